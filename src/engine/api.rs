@@ -1,0 +1,125 @@
+//! What a caller asks of the engine, and what it gets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::StepReport;
+use crate::digest::{ActionKey, LayerId};
+use crate::recipe::Recipe;
+use crate::sandbox::Status;
+
+/// One build, or a part of one.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The recipe file.
+    pub recipe: PathBuf,
+    /// `--set` values.
+    pub args: BTreeMap<String, String>,
+    /// Steps that may run at once; at least 1.
+    pub jobs: usize,
+    /// Which cached results may be used.
+    pub cache: CachePolicy,
+    /// A step that would have to run is an error instead (class `Difference`).
+    pub fail_on_miss: bool,
+    /// Values of secrets, by name.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Stop when this step (of the recipe itself) and what it needs are there.
+    pub until: Option<String>,
+}
+
+/// Which cached results may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum CachePolicy {
+    /// All.
+    #[default]
+    Use,
+    /// None: every step of the recipe runs.
+    Ignore,
+    /// None for this step and all that come after it.
+    IgnoreFrom(String),
+}
+
+/// A finished build.
+#[derive(Debug)]
+pub struct Built {
+    /// The recipe that was built.
+    pub recipe: Recipe,
+    /// Every step that was reached, in plan order.
+    pub steps: Vec<StepReport>,
+    /// The finished stack, lowest first; empty when the build failed.
+    pub stack: Vec<LayerId>,
+    /// The layer of each output; empty when the build failed.
+    pub outputs: BTreeMap<String, LayerId>,
+    /// The step that failed, if one did.
+    pub failure: Option<Failure>,
+    /// Wall time in milliseconds.
+    pub wall_ms: u64,
+}
+
+/// A step that ran and failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Its name.
+    pub step: String,
+    /// The recipe file it is in, and its name there, for the `shell` command line.
+    pub recipe: PathBuf,
+    /// Its action key.
+    pub key: ActionKey,
+    /// How its command ended.
+    pub status: Status,
+    /// The limit that ended it, if one did.
+    pub limit: Option<&'static str>,
+    /// The whole log (zstd).
+    pub log: PathBuf,
+    /// The last lines of it, at most 30.
+    pub tail: Vec<String>,
+}
+
+/// Why a step would hit or miss.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The step.
+    pub step: String,
+    /// `hit`, `cutoff-hit`, `miss`, or `unknown` when a step below has to run first.
+    pub verdict: Verdict,
+    /// Its action key, when it can be known without running anything.
+    pub key: Option<ActionKey>,
+    /// The earlier action it was compared with.
+    pub nearest: Option<ActionKey>,
+    /// Every difference to that one, most telling first.
+    pub reasons: Vec<String>,
+}
+
+/// What a look-up would say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Known by its DefinitionKey.
+    Hit,
+    /// Known by its ActionKey only.
+    CutoffHit,
+    /// It would run.
+    Miss,
+    /// A step below has to run before anyone can say.
+    Unknown,
+}
+
+/// Where an export goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A directory; files are owned by the caller.
+    Dir(PathBuf),
+    /// A tar archive, deterministic, with the owners of the sandbox.
+    Tar(PathBuf),
+}
+
+/// Which state `shell` opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// What the step would start from.
+    Before,
+    /// What the step left, whether it failed or not.
+    After,
+}

@@ -1,0 +1,97 @@
+//! What the engine tells while it works. It prints nothing; `ui` draws these.
+
+use serde::Serialize;
+
+use crate::digest::{ActionKey, LayerId};
+
+/// How a step's layer was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeKind {
+    /// It ran here.
+    Executed,
+    /// Its DefinitionKey was known.
+    Hit,
+    /// Its ActionKey was known, after something below had run again.
+    CutoffHit,
+    /// A remote knew it.
+    RemoteHit,
+    /// It ran and failed.
+    Failed,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepReport {
+    /// `step`, or `recipe:step` for a step of another recipe.
+    pub name: String,
+    /// How its layer was come by.
+    pub outcome: OutcomeKind,
+    /// Its action key.
+    pub key: ActionKey,
+    /// What it yielded; none when it failed.
+    pub layer: Option<LayerId>,
+    /// From start to committed layer; 0 for hits.
+    pub wall_ms: u64,
+}
+
+/// Something happened. As JSON, one a line, `event` names which.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The graph is known.
+    Planned {
+        /// The steps to come by, in order.
+        steps: Vec<String>,
+    },
+    /// A step starts to run.
+    Started {
+        /// Which.
+        step: String,
+        /// Its action key.
+        key: ActionKey,
+    },
+    /// Another isolith process is running the same action; this one waits for it.
+    Waiting {
+        /// Which.
+        step: String,
+    },
+    /// A line of a step's log.
+    Log {
+        /// Which.
+        step: String,
+        /// Without the newline; bytes that are not UTF-8 are replaced.
+        line: String,
+    },
+    /// A step is done, one way or another.
+    Step(StepReport),
+    /// Something the user should know.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// An output was written.
+    Exported {
+        /// Name of the output; none for the whole stack.
+        output: Option<String>,
+        /// Where to.
+        to: String,
+    },
+    /// The build is over. Always the last event.
+    Finished {
+        /// `ok` or `failed`.
+        status: &'static str,
+        /// Wall time of the whole build.
+        wall_ms: u64,
+        /// Every step, in plan order; those never reached are missing.
+        steps: Vec<StepReport>,
+        /// The finished stack, lowest first.
+        stack: Vec<LayerId>,
+    },
+}
+
+/// Where events go. Called from many threads.
+pub trait Observer: Sync {
+    /// Takes one event.
+    fn event(&self, event: Event);
+}

@@ -1,0 +1,5 @@
+//! The action document and the keys made from it.
+
+mod action;
+
+pub use action::{ActionDocument, HostView, MountDoc, Network, UserDoc};

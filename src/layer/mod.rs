@@ -1,0 +1,28 @@
+//! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
+
+mod manifest;
+
+pub use manifest::{Entry, Kind, Manifest, Xattrs};
+
+/// How ids inside a sandbox relate to the ids that files on disk have for this process:
+/// `disk = guest + offset`. Guest ids run from 0 to [`IdShift::MAX_GUEST`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdShift {
+    /// What is added to a guest id to get the id on disk.
+    pub offset: u32,
+}
+
+impl IdShift {
+    /// The highest id a sandbox knows.
+    pub const MAX_GUEST: u32 = 65535;
+
+    /// The id on disk of a guest id; none when the sandbox has no such id.
+    pub fn to_disk(self, guest: u32) -> Option<u32> {
+        (guest <= Self::MAX_GUEST).then(|| guest + self.offset)
+    }
+
+    /// The guest id of an id on disk; none when no guest id maps there.
+    pub fn to_guest(self, disk: u32) -> Option<u32> {
+        disk.checked_sub(self.offset).filter(|guest| *guest <= Self::MAX_GUEST)
+    }
+}

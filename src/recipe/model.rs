@@ -1,0 +1,152 @@
+//! The typed recipe: everything checked, every default filled in, `${ARGS}` replaced.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::key::Network;
+use crate::path::GuestPath;
+use crate::sandbox::Limits;
+
+/// A recipe that has passed every check that needs no other file.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The file it came from, absolute, symlinks resolved.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Its version, if it has one.
+    pub version: Option<String>,
+    /// SOURCE_DATE_EPOCH; 1 by default.
+    pub epoch: i64,
+    /// The arguments in force: defaults with `--set` laid over them.
+    pub args: BTreeMap<String, String>,
+    /// What the steps start from.
+    pub base: Base,
+    /// Local inputs, by name.
+    pub sources: BTreeMap<String, Source>,
+    /// Outputs of other recipes, by name.
+    pub deps: BTreeMap<String, Dep>,
+    /// The steps, in the order of the file; `Step::after` refers to this order and only backwards or to
+    /// any other place as long as there is no cycle.
+    pub steps: Vec<Step>,
+    /// Subtrees of the finished stack, by name.
+    pub outputs: BTreeMap<String, Output>,
+}
+
+/// The layers a recipe starts from.
+#[derive(Debug, Clone)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// A read-only view of this machine.
+    Host {
+        /// The paths that are shown.
+        paths: Vec<GuestPath>,
+    },
+    /// A directory that is copied in as a layer.
+    Dir {
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// A tar archive: plain, gzip, xz or zstd.
+    Tar {
+        /// Absolute.
+        path: PathBuf,
+        /// Lower-case hex, when the recipe pins it.
+        sha256: Option<String>,
+    },
+    /// The finished stack of another recipe.
+    Recipe {
+        /// Absolute path of its file.
+        path: PathBuf,
+    },
+}
+
+/// A local directory or file, laid in as a layer.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Patterns with the rules of `.dockerignore`, after those of `.isolithignore`.
+    pub exclude: Vec<String>,
+    /// Where steps see it.
+    pub unpack: GuestPath,
+}
+
+/// An output of another recipe, laid in at its own paths.
+#[derive(Debug, Clone)]
+pub struct Dep {
+    /// Absolute path of its file.
+    pub recipe: PathBuf,
+    /// Which output; `default` unless said.
+    pub output: String,
+}
+
+/// One command in one sandbox.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Unique in the recipe.
+    pub name: String,
+    /// Program and arguments; a `run` text is already behind its shell.
+    pub argv: Vec<String>,
+    /// Added to the contract's environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory, `/` by default.
+    pub cwd: GuestPath,
+    /// Who runs it.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// What network it sees.
+    pub network: Network,
+    /// Positions of the steps it comes after; sorted.
+    pub after: Vec<usize>,
+    /// Names of the sources it sees; sorted.
+    pub sources: Vec<String>,
+    /// Names of the deps it sees; sorted.
+    pub deps: Vec<String>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// What is mounted over the stack, sorted by place.
+    pub mounts: Vec<Mount>,
+}
+
+/// A mount of a step.
+#[derive(Debug, Clone)]
+pub enum Mount {
+    /// A directory that outlives the step.
+    Cache {
+        /// Where.
+        at: GuestPath,
+        /// Which; `<recipe name>:<at>` unless the recipe gives an id.
+        id: String,
+    },
+    /// An empty private directory in memory.
+    Tmpfs {
+        /// Where.
+        at: GuestPath,
+    },
+    /// A file with a secret in it, given on the command line.
+    Secret {
+        /// Where.
+        at: GuestPath,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Mount {
+    /// Where it is mounted.
+    pub fn at(&self) -> &GuestPath {
+        match self {
+            Mount::Cache { at, .. } | Mount::Tmpfs { at } | Mount::Secret { at, .. } => at,
+        }
+    }
+}
+
+/// A subtree of the finished stack.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What becomes `/` of the output.
+    pub from: GuestPath,
+}
