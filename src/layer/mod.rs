@@ -1,8 +1,11 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
+mod codec;
 mod manifest;
+mod view;
 
-pub use manifest::{Entry, Kind, Manifest, Xattrs};
+pub use manifest::{Children, Entry, Kind, Manifest, ManifestError, Xattrs};
+pub use view::{Found, View};
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
 /// `disk = guest + offset`. Guest ids run from 0 to [`IdShift::MAX_GUEST`].
