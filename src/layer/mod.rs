@@ -1,10 +1,14 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
 mod codec;
+mod flatten;
 mod manifest;
+mod merge;
 mod view;
 
+pub use flatten::{Source, Sources, flatten};
 pub use manifest::{Children, Entry, Kind, Manifest, ManifestError, Xattrs};
+pub use merge::{Conflict, Part, merge};
 pub use view::{Found, View};
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
