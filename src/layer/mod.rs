@@ -1,14 +1,19 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
 mod codec;
+mod entry;
 mod flatten;
 mod manifest;
 mod merge;
+mod place;
 mod view;
+mod xattrs;
 
+pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};
-pub use manifest::{Children, Entry, Kind, Manifest, ManifestError, Xattrs};
+pub use manifest::{Children, Manifest, ManifestError};
 pub use merge::{Conflict, Part, merge};
+pub use place::{Owners, place};
 pub use view::{Found, View};
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
