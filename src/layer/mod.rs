@@ -1,10 +1,24 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
+mod below;
+mod canonical;
 mod codec;
+mod commit;
+mod content;
+mod disk;
 mod manifest;
+mod pack;
+mod unpack;
+mod verify;
 mod view;
+mod walk;
+mod xattrs;
 
+pub use commit::commit;
 pub use manifest::{Children, Entry, Kind, Manifest, ManifestError, Xattrs};
+pub use pack::pack;
+pub use unpack::{decompress, unpack};
+pub use verify::{Damage, verify};
 pub use view::{Found, View};
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
