@@ -1,7 +1,8 @@
 //! The bytes of a manifest, as docs/format.md lays them down: little-endian, fixed width, length-prefixed,
 //! and only the fields that the kind of an entry has.
 
-use super::manifest::{Entry, Kind, ManifestError, Xattrs};
+use super::entry::{Entry, Kind, Xattrs};
+use super::manifest::ManifestError;
 use crate::digest::ContentDigest;
 use crate::path::GuestPath;
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::manifest::{Entry, Kind, Manifest, Xattrs};
+use super::entry::{Entry, Kind, Xattrs};
+use super::manifest::Manifest;
 use super::view::{Found, View};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::manifest::{Entry, Kind, Manifest};
+use super::entry::{Entry, Kind};
+use super::manifest::Manifest;
 use super::view::View;
 use crate::path::GuestPath;
 

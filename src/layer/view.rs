@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::manifest::{Entry, Kind, Manifest};
+use super::entry::{Entry, Kind};
+use super::manifest::Manifest;
 use crate::path::GuestPath;
 
 /// The merged look of a stack.
@@ -28,7 +29,7 @@ pub struct Found<'a> {
 }
 
 /// What layers have at one path, topmost first: a lone non-directory, or directories that merge.
-type Stacked<'a> = Vec<(usize, &'a Entry)>;
+pub(super) type Stacked<'a> = Vec<(usize, &'a Entry)>;
 
 impl View {
     /// The view of these layers, lowest first.
@@ -95,7 +96,7 @@ impl View {
     }
 
     /// The children of what lies at one path.
-    fn merged<'a>(&'a self, dir: &Stacked<'a>) -> BTreeMap<&'a [u8], Stacked<'a>> {
+    pub(super) fn merged<'a>(&'a self, dir: &Stacked<'a>) -> BTreeMap<&'a [u8], Stacked<'a>> {
         let mut names: BTreeMap<&[u8], Stacked<'a>> = BTreeMap::new();
         for (layer, entry) in dir.iter().filter(|(_, e)| is_dir(e)) {
             for child in self.layers[*layer].children(&entry.path) {
@@ -115,7 +116,7 @@ impl View {
 }
 
 /// Keeps of the entries at one path, topmost first, those that count.
-fn stack<'a>(entries: impl Iterator<Item = (usize, &'a Entry)>) -> Stacked<'a> {
+pub(super) fn stack<'a>(entries: impl Iterator<Item = (usize, &'a Entry)>) -> Stacked<'a> {
     let mut stacked = Vec::new();
     for (layer, entry) in entries {
         match entry.kind {
