@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Store, io};
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
-use crate::layer::{IdShift, Manifest};
+use crate::layer::{IdShift, Manifest, verify};
 
 /// What the store has of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Store {
             Ok(()) => self.mark(&self.layer_dir(id)).map(|()| None),
             Err(damage) => {
                 self.remove_layer(id)?;
-                Ok(Some(damage))
+                Ok(Some(damage.to_string()))
             }
         }
     }
@@ -166,7 +166,7 @@ impl Store {
         self.discard(&self.layer_dir(id))
     }
 
-    fn lock_layer(&self, id: &LayerId) -> Result<super::ActionLock> {
+    pub(super) fn lock_layer(&self, id: &LayerId) -> Result<super::ActionLock> {
         self.lock_name(&format!("layer-{id}"), || (), || false)
     }
 
@@ -186,9 +186,4 @@ impl Store {
 
 fn exists(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok()
-}
-
-/// TODO: `layer::verify` when it is there. Until then nothing is believed.
-fn verify(_manifest: &Manifest, _fs: &Path, _ids: IdShift) -> Result<(), String> {
-    Err("not verified".to_string())
 }

@@ -105,7 +105,7 @@ pub(super) fn is_store(root: &Path) -> Result<bool> {
 
 /// Names at the top that do not make a directory somebody else's: a repository's own marks, and what is
 /// there for a moment while isolith makes a store or has cleared one.
-fn is_harmless(name: &std::ffi::OsStr) -> bool {
+pub(super) fn is_harmless(name: &std::ffi::OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b".git") || name.starts_with(b".isolith-") || name == b"locks"
 }
