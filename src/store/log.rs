@@ -1,4 +1,5 @@
-//! Logs of actions, of the latest run whether it succeeded or not: `logs/ab/<key>.zst`.
+//! Logs of actions, of the latest run whether it succeeded or not: `logs/ab/<key>.zst`. There is no file for
+//! an empty log.
 //!
 //! Nothing is named by the bytes of these files, so the single-threaded compressor does, which starts no
 //! thread a step.
@@ -53,6 +54,7 @@ impl LogWriter<'_> {
                 encoder.finish().map_err(|e| io::failed("write", &temp, e))?;
                 io::rename(&temp, &self.path)
             }
+            None if self.small.is_empty() => io::remove_file(&self.path),
             None => {
                 let packed = zstd::bulk::compress(&self.small, LEVEL)
                     .map_err(|e| io::failed("write", &self.path, e))?;
@@ -90,7 +92,7 @@ impl Store {
         writer.finish()
     }
 
-    /// The log of an action, unpacked; none when there is none.
+    /// The log of an action, unpacked; none when there is none or when it was empty.
     ///
     /// # Errors
     /// When it is damaged.
