@@ -192,7 +192,7 @@ fn the_umask_does_not_matter() {
     let root = dir.path().join("store");
     let inner = again("hold", &root);
     let mut outer = Command::new("sh");
-    outer.args(["-c", "umask 0777 && exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    outer.args(["-c", "umask 0077 && exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
     outer.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let mut user = outer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     wait_for(&mut user, "holding", 1);
