@@ -31,6 +31,7 @@ fn child() {
             Ok(()) => println!("removed"),
             Err(e) => println!("refused {e:?}"),
         },
+        "fill" => fill(&root),
         other => panic!("no such role: {other}"),
     }
 }
@@ -239,14 +240,48 @@ fn removing_a_tree_stops_at_mounts() {
     std::fs::create_dir_all(tree.join("a/mount")).unwrap();
     std::fs::create_dir(&precious).unwrap();
     std::fs::write(precious.join("file"), b"keep me").unwrap();
-    let inner = again("remove", &tree);
-    let mut outer = Command::new("unshare");
-    outer.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-    outer.arg("mount --bind \"$0\" \"$1\" && shift && exec \"$@\"").arg(&precious).arg(tree.join("a/mount"));
-    outer.arg(inner.get_program()).args(inner.get_args());
-    outer.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    let output = outer.output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = behind("mount --bind \"$0\" \"$1\"", &[&precious, &tree.join("a/mount")], "remove", &tree);
     assert!(said.contains("refused") && said.contains("mounted there"), "{said}");
     assert_eq!(std::fs::read(precious.join("file")).unwrap(), b"keep me");
+}
+
+/// Plays a role where `mount`, run by a shell with these arguments, has mounted something.
+fn behind(mount: &str, args: &[&Path; 2], role: &str, root: &Path) -> String {
+    let inner = again(role, root);
+    let mut outer = Command::new("unshare");
+    outer.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    outer.arg(format!("{mount} && shift && exec \"$@\"")).args(args).arg(inner.get_program());
+    outer.args(inner.get_args()).envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    String::from_utf8(outer.output().unwrap().stdout).unwrap()
+}
+
+fn fill(root: &Path) {
+    let store = Store::open(root).unwrap();
+    let key = action_key("a");
+    store.put_log(&key, b"fits").unwrap();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut large = vec![0; 1 << 20];
+    noise.fill(&mut large);
+    println!("{:?}", store.put_log(&key, &large).unwrap_err());
+    println!("{:?}", store.put_note("kind", "key", &large).unwrap_err());
+    assert_eq!(store.read_log(&key).unwrap().unwrap(), b"fits");
+    // The space is free again.
+    store.put_note("kind", "key", &vec![1; 20_000]).unwrap();
+    assert_eq!(store.fsck(isolith::layer::IdShift { offset: 0 }).unwrap(), []);
+    println!("whole");
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_no_half_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    std::fs::create_dir(&root).unwrap();
+    let said = behind("mount -t tmpfs -o size=256k none \"$1\"", &[&root, &root], "fill", &root);
+    assert_eq!(
+        said.matches("No space left on device (os error 28) (hint: free some space").count(),
+        2,
+        "{said}"
+    );
+    assert!(said.contains("cannot write `") && said.contains("/store/tmp/session-"), "{said}");
+    assert!(said.contains("\nwhole"), "{said}");
 }

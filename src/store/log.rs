@@ -51,8 +51,9 @@ impl LogWriter<'_> {
     pub fn finish(mut self) -> Result<()> {
         match self.large.take() {
             Some((temp, encoder)) => {
-                encoder.finish().map_err(|e| io::failed("write", &temp, e))?;
-                io::rename(&temp, &self.path)
+                let written = encoder.finish().map_err(|e| io::failed("write", &temp, e));
+                let put = written.and_then(|_| io::rename(&temp, &self.path));
+                put.inspect_err(|_| drop(std::fs::remove_file(&temp)))
             }
             None if self.small.is_empty() => io::remove_file(&self.path),
             None => {

@@ -75,12 +75,17 @@ impl Store {
         let mut bytes = seal(&format!("definitions/{definition_hex}"), definition)?;
         bytes.extend(seal(&format!("actions/{hex}"), record)?);
         let (temp, second) = (self.temp_path()?, self.temp_path()?);
-        io::write_new(&temp, &bytes)?;
-        if std::fs::hard_link(&temp, &second).is_err() {
-            // A file system without hard links.
-            io::write_new(&second, &bytes)?;
-        }
-        io::rename(&temp, &self.shard("actions", &hex))?;
-        io::rename(&second, &self.shard("definitions", &definition_hex))
+        let put = || {
+            io::write_new(&temp, &bytes)?;
+            if std::fs::hard_link(&temp, &second).is_err() {
+                io::write_new(&second, &bytes)?; // A file system without hard links.
+            }
+            io::rename(&temp, &self.shard("actions", &hex))?;
+            io::rename(&second, &self.shard("definitions", &definition_hex))
+        };
+        put().inspect_err(|_| {
+            let _ = std::fs::remove_file(&temp);
+            let _ = std::fs::remove_file(&second);
+        })
     }
 }

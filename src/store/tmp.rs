@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::lock::{FileLock, Try, try_lock};
-use super::{Store, io, remove_tree};
+use super::{Store, io, layout, remove_tree};
 use crate::error::{Error, Result};
 use crate::layer::IdShift;
 
@@ -21,6 +21,7 @@ const DEAD: &str = "dead-";
 pub(super) struct LiveDir {
     path: PathBuf,
     name: String,
+    owner: u32,
     _lock: FileLock,
 }
 
@@ -38,7 +39,7 @@ impl LiveDir {
             }
             // A sweep may take it for left over until the lock is held; then another one is made.
             if let Try::Got(lock) = try_lock(&path.join("lock"), true, true)? {
-                return Ok(LiveDir { path, name, _lock: lock });
+                return Ok(LiveDir { path, name, owner: std::process::id(), _lock: lock });
             }
         }
         Err(Error::machine(format!("cannot make a directory of its own in `{}`", tmp.display())))
@@ -47,8 +48,10 @@ impl LiveDir {
 
 impl Drop for LiveDir {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later sweep.
-        let _ = empty_and_remove(&self.path);
+        // A forked copy of this process is not the owner. What cannot be removed now is swept up later.
+        if self.owner == std::process::id() {
+            let _ = empty_and_remove(&self.path);
+        }
     }
 }
 
@@ -181,9 +184,13 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what processes that are gone left in `tmp/`. What cannot be removed is tried
-    /// again next time. Call it when this process has the ids of its sandboxes.
+    /// Makes the store ready to run things: removes what processes that are gone left in `tmp/`, and makes
+    /// directories that got lost. What fails is tried again next time. Call it when this process has the ids
+    /// of its sandboxes.
     pub fn sweep(&self) {
+        for (dir, mode) in layout::DIRS {
+            let _ = io::make_dir(&self.root.join(dir), mode);
+        }
         let _ = self.sweep_up();
     }
 
