@@ -12,6 +12,8 @@ mod manifest;
 mod merge;
 mod pack;
 mod place;
+#[cfg(test)]
+mod testing;
 mod unpack;
 mod verify;
 mod view;
