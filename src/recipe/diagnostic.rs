@@ -60,7 +60,7 @@ fn floor_char(text: &str, at: usize) -> usize {
 }
 
 /// Text that is safe to show: control characters (a terminal would obey them) become U+FFFD, one for one.
-pub fn printable(text: &str) -> String {
+fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
@@ -80,7 +80,8 @@ impl fmt::Display for Diagnostic {
         let before = self.source.chars().take(self.column - 1);
         let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         writeln!(f, "error: {}", printable(&self.message))?;
-        writeln!(f, "{gutter}--> {}:{}:{}", self.file.display(), self.line, self.column)?;
+        let file = self.file.display().to_string();
+        writeln!(f, "{gutter}--> {}:{}:{}", printable(&file), self.line, self.column)?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{number} | {}", printable(&self.source))?;
         writeln!(f, "{gutter} | {indent}{}", "^".repeat(self.len))?;

@@ -26,8 +26,7 @@ fn is_outside_layers(path: &GuestPath) -> bool {
 }
 
 fn is_in(path: &GuestPath, places: &[&str]) -> bool {
-    let place = |place: &&str| GuestPath::from_relative(place).is_ok_and(|place| path.starts_with(&place));
-    places.iter().any(|p| place(p))
+    places.iter().any(|place| GuestPath::from_relative(place).is_ok_and(|place| path.starts_with(&place)))
 }
 
 /// The tables `[<key>.NAME]`, each given to `read`.

@@ -23,11 +23,22 @@ pub fn read(step: &mut Table<'_>, recipe: &str) -> Vec<Mount> {
             cx.error(&place.span, format!("nothing can be mounted at `{at}`"), hint);
         } else if mounts.iter().any(|other| other.at() == at) {
             cx.error(&place.span, format!("two mounts at `{at}`"), "give each mount a place of its own");
+        } else if let Some(file) = mounts.iter().find(|other| nests_in_file(other, &mount)) {
+            let message = format!("`{at}` and `{}` cannot both be: one is in a secret's file", file.at());
+            cx.error(&place.span, message, "put them side by side");
         }
         mounts.push(mount);
     }
     mounts.sort_by(|a, b| a.at().cmp(b.at()));
     mounts
+}
+
+/// True when one lies below the other, which is a secret and so a file.
+fn nests_in_file(a: &Mount, b: &Mount) -> bool {
+    let below = |outer: &Mount, inner: &Mount| {
+        matches!(outer, Mount::Secret { .. }) && inner.at().starts_with(outer.at())
+    };
+    below(a, b) || below(b, a)
 }
 
 fn read_one(mut table: Table<'_>, recipe: &str) -> Option<(Mount, Text)> {
