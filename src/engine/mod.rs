@@ -30,6 +30,12 @@ impl Session {
         todo!()
     }
 
+    /// Enters the sandbox ids and starts the executor, unless that is done. Call it before starting any
+    /// thread when a sandbox is sure to be needed.
+    pub fn prepare(&mut self) -> Result<()> {
+        todo!()
+    }
+
     /// Builds a recipe. A failed step is `Ok` with `failure` set; everything else that stops a build is an
     /// error. The last event is always `Finished` when steps were planned.
     pub fn build(&mut self, _request: &Request, _observer: &dyn Observer) -> Result<Built> {
