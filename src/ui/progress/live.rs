@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{details, exported, paint, warning, word};
+use super::{because, details, exported, paint, warning, word};
 use crate::engine::{Event, Observer, OutcomeKind, StepReport};
 use crate::ui::style::Style;
 use crate::ui::text;
@@ -104,7 +104,10 @@ impl Observer for Live {
         let state = &mut *state;
         match event {
             Event::Planned { steps } => state.total = steps.len(),
-            Event::Started { step, .. } => {
+            Event::Started { step, why, .. } => {
+                if !why.is_empty() {
+                    Self::say(state, &format!("{:>10} {step}{}", "running", text::sanitise(&because(&why))));
+                }
                 let (total, done, hit) = (state.total, state.done, state.hits);
                 let bars = state.bars.get_or_insert_with(|| {
                     let bars = Bars::new(total);

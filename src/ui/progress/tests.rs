@@ -22,7 +22,11 @@ fn events() -> Vec<Event> {
     let step = |step: &str| step.to_string();
     let mut events = vec![
         Event::Planned { steps: steps().into_iter().map(|s| s.name).collect() },
-        Event::Started { step: step("compile"), key: key() },
+        Event::Started {
+            step: step("compile"),
+            key: key(),
+            why: vec!["source src changed: /src/main.c has other content".into()],
+        },
         Event::Log { step: step("compile"), line: "cc -c main.c".into() },
         Event::Waiting { step: step("other") },
         Event::Warning { message: "memory limits cannot be enforced".into() },
