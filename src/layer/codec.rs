@@ -1,7 +1,8 @@
 //! The bytes of a manifest, as docs/format.md lays them down: little-endian, fixed width, length-prefixed,
 //! and only the fields that the kind of an entry has.
 
-use super::manifest::{Entry, Kind, ManifestError, Xattrs};
+use super::entry::{Entry, Kind, Xattrs};
+use super::manifest::ManifestError;
 use crate::digest::ContentDigest;
 use crate::path::GuestPath;
 
@@ -184,5 +185,50 @@ impl<'a> Reader<'a> {
             xattrs.insert(name.to_vec(), value.to_vec());
         }
         Ok(xattrs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::*;
+    use super::super::{Manifest, ManifestError};
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(manifest in any_layer()) {
+            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
+
+        /// No second encoding of anything: what is accepted is what encoding gives.
+        #[test]
+        fn damaged_bytes_are_refused_or_another_layer(
+            manifest in any_layer(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+        ) {
+            let mut bytes = manifest.encode();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            match Manifest::decode(&bytes) {
+                Ok(other) => prop_assert_eq!(other.encode(), bytes),
+                Err(_) => prop_assert_ne!(manifest.encode(), bytes),
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_what_encoding_does_not_give() {
+        let good = layer([file("/a", "x"), gone("/b")]).encode();
+        let extra = [&good[..], b"\0"].concat();
+        assert_eq!(Manifest::decode(&extra), Err(ManifestError::Trailing(1)));
+        assert_eq!(Manifest::decode(b"isolith layer 2\n\0\0\0\0"), Err(ManifestError::Magic));
+        // A count of four thousand million entries is refused before memory is.
+        let many = [&good[..16], &[0xff; 4]].concat();
+        assert_eq!(Manifest::decode(&many), Err(ManifestError::Truncated(20)));
+        // `/b` behind `/c` instead of `/a`
+        let mut order = good;
+        let at = order.windows(5).position(|w| w == b"\x01\0\0\0a").unwrap();
+        order[at + 4] = b'c';
+        assert_eq!(Manifest::decode(&order), Err(ManifestError::Order(p("/b"))));
     }
 }

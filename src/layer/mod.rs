@@ -6,8 +6,14 @@ mod codec;
 mod commit;
 mod content;
 mod disk;
+mod entry;
+mod flatten;
 mod manifest;
+mod merge;
 mod pack;
+mod place;
+#[cfg(test)]
+mod testing;
 mod unpack;
 mod verify;
 mod view;
@@ -15,8 +21,12 @@ mod walk;
 mod xattrs;
 
 pub use commit::commit;
-pub use manifest::{Children, Entry, Kind, Manifest, ManifestError, Xattrs};
+pub use entry::{Entry, Kind, Xattrs};
+pub use flatten::{Source, Sources, flatten};
+pub use manifest::{Children, Manifest, ManifestError};
+pub use merge::{Conflict, Part, merge};
 pub use pack::pack;
+pub use place::{Owners, place};
 pub use unpack::{decompress, unpack};
 pub use verify::{Damage, verify};
 pub use view::{Found, View};
