@@ -15,6 +15,7 @@ mod model;
 mod mounts;
 mod reader;
 mod step;
+mod syntax;
 mod units;
 mod words;
 
@@ -57,7 +58,7 @@ pub fn parse(text: &str, path: &Path, set: &BTreeMap<String, String>) -> Result<
     let cx = Context::new(text, path);
     let (tree, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        cx.syntax_errors(&errors);
+        syntax::report(&cx, &errors);
         return Err(cx.into_found());
     }
     let recipe = read(&cx, tree.get_ref(), set);
