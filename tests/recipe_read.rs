@@ -157,6 +157,20 @@ fn bases() {
 }
 
 #[test]
+fn the_manual_shows_a_real_recipe_and_a_real_mistake() {
+    let manual = std::fs::read_to_string("docs/recipe.md").unwrap();
+    let block = |start: &str| manual.split(start).nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let recipe = block("```toml\n");
+    // Beside a directory `src`, which the example reads.
+    let file = std::path::absolute("tests/recipes/errors/files/hello.toml").unwrap();
+    assert_eq!(recipe::parse(recipe, &file, &BTreeMap::new()).unwrap().steps.len(), 2);
+    let broken = recipe.replacen("[[step]]", "[[stpe]]", 1);
+    let mut found = recipe::parse(&broken, &file, &BTreeMap::new()).unwrap_err();
+    found[0].file = "hello.toml".into();
+    assert_eq!(format!("{}\n", found[0]), block("```text\n"));
+}
+
+#[test]
 fn nesting_without_end_is_a_mistake_and_no_overflow() {
     for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), "a.".repeat(100_000) + "b = 1"]
     {

@@ -96,7 +96,11 @@ impl<'a> Table<'a> {
         unknown.retain(|entry| !self.known.contains(&entry.key));
         for entry in &unknown {
             let hint = words::did_you_mean(entry.key, self.known.iter().copied());
-            let hint = hint.unwrap_or_else(|| format!("valid here: {}", words::list(&self.known)));
+            let hint = hint.unwrap_or_else(|| match entry.key {
+                // In TOML all that follows a header belongs to it: easily forgotten, and hard to see.
+                "version" | "epoch" | "name" => format!("`{}` goes above the first `[table]`", entry.key),
+                _ => format!("valid here: {}", words::list(&self.known)),
+            });
             self.cx.error(&entry.key_span, format!("unknown key `{}`", entry.key), hint);
         }
         for Missing { keys, message, hint } in self.missing {
