@@ -24,8 +24,8 @@ pub struct Entry {
     pub gid: u32,
     /// Modification time in whole seconds since 1970; 0 for hard links and whiteouts.
     pub mtime: i64,
-    /// Extended attributes: `user.*` of files and directories, capabilities of files, access lists of
-    /// files, directories and fifos, in the normal form of [`xattrs`]. Empty for all other kinds.
+    /// Extended attributes in the normal form of [`xattrs`], of files, directories and (without `user.*`)
+    /// fifos. Empty for all other kinds.
     pub xattrs: Xattrs,
     /// What it is.
     pub kind: Kind,
@@ -123,8 +123,8 @@ impl Kind {
     pub(super) fn carries(&self, name: &[u8]) -> bool {
         match self {
             Kind::File { .. } => name != b"system.posix_acl_default",
-            Kind::Dir { .. } => name != b"security.capability",
-            Kind::Fifo => name == b"system.posix_acl_access",
+            Kind::Dir { .. } => true,
+            Kind::Fifo => !name.starts_with(b"user.") && name != b"system.posix_acl_default",
             _ => false,
         }
     }
