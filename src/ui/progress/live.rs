@@ -32,7 +32,7 @@ struct State {
     bars: Option<Bars>,
 }
 
-/// What is on the screen once a step has started.
+/// What is on the screen while steps run.
 struct Bars {
     multi: MultiProgress,
     whole: ProgressBar,
@@ -46,10 +46,20 @@ impl Bars {
         Bars { multi, whole, running: HashMap::new() }
     }
 
-    fn start(&mut self, step: &str) {
+    fn show(&self, done: usize, hits: usize) {
+        self.whole.set_position(done as u64);
+        self.whole.set_message(if hits == 0 {
+            String::new()
+        } else {
+            format!(", {}", text::count(hits, "hit"))
+        });
+    }
+
+    fn start(&mut self, step: &str, why: &[String]) {
         let bar = ProgressBar::new_spinner().with_style(style("{spinner} {prefix} {elapsed} {wide_msg}"));
         let bar = self.multi.insert_before(&self.whole, bar);
         bar.set_prefix(text::sanitise(step));
+        bar.set_message(text::sanitise(&why.join("; ")));
         bar.enable_steady_tick(Duration::from_millis(1000 / u64::from(RATE)));
         self.running.insert(step.to_string(), bar);
     }
@@ -87,15 +97,13 @@ impl Live {
             bars.multi.remove(&bar);
         }
         Self::say(state, &format!("{outcome} {}{}", report.name, details(report, self.verbose)));
-        if let Some(bars) = &state.bars {
-            bars.whole.set_position(state.done as u64);
-            bars.whole.set_message(hits(state.hits));
+        match &state.bars {
+            // Whatever comes next may not be ours to draw over.
+            Some(bars) if bars.running.is_empty() => clear(state),
+            Some(bars) => bars.show(state.done, state.hits),
+            None => {}
         }
     }
-}
-
-fn hits(hits: usize) -> String {
-    if hits == 0 { String::new() } else { format!(", {}", text::count(hits, "hit")) }
 }
 
 impl Observer for Live {
@@ -104,15 +112,10 @@ impl Observer for Live {
         let state = &mut *state;
         match event {
             Event::Planned { steps } => state.total = steps.len(),
-            Event::Started { step, .. } => {
-                let (total, done, hit) = (state.total, state.done, state.hits);
-                let bars = state.bars.get_or_insert_with(|| {
-                    let bars = Bars::new(total);
-                    bars.whole.set_position(done as u64);
-                    bars.whole.set_message(hits(hit));
-                    bars
-                });
-                bars.start(&step);
+            Event::Started { step, why, .. } => {
+                let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
+                bars.show(state.done, state.hits);
+                bars.start(&step, &why);
             }
             Event::Waiting { step } => {
                 Self::say(state, &format!("{:>10} {step} (another isolith runs it)", "waiting"));
@@ -127,7 +130,7 @@ impl Observer for Live {
             Event::Exported { output, to } => {
                 Self::say(state, &exported(self.style, output.as_deref(), &to));
             }
-            Event::Finished { .. } => clear(state),
+            Event::Finished { .. } => {}
         }
     }
 }

@@ -65,6 +65,11 @@ fn details(report: &StepReport, verbose: bool) -> String {
     out
 }
 
+/// Why a step had to run, on one line.
+fn because(why: &[String]) -> String {
+    if why.is_empty() { String::new() } else { format!(": {}", why.join("; ").replace('\n', " ")) }
+}
+
 /// The line for an output that was written.
 fn exported(style: Style, output: Option<&str>, to: &str) -> String {
     format!("{} {} to {to}", style.green("exported"), output.unwrap_or("the whole stack"))

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::{details, exported, paint, warning, word};
+use super::{because, details, exported, paint, warning, word};
 use crate::engine::{Event, Observer};
 use crate::ui::style::Style;
 use crate::ui::text;
@@ -24,10 +24,10 @@ impl Plain {
         let tag = |step: &str| self.style.dim(&format!("[{step}]"));
         Some(match event {
             Event::Planned { .. } | Event::Finished { .. } => return None,
-            Event::Started { step, key } if self.verbose => {
-                format!("{} started (key {})", tag(step), key.short())
+            Event::Started { step, key, why } => {
+                let key = if self.verbose { format!(" (key {})", key.short()) } else { String::new() };
+                format!("{} started{key}{}", tag(step), because(why))
             }
-            Event::Started { step, .. } => format!("{} started", tag(step)),
             Event::Waiting { step } => format!("{} waiting for another isolith that runs it", tag(step)),
             Event::Log { step, line } if self.terminal => format!("{} {}", tag(step), text::sanitise(line)),
             Event::Log { step, line } => format!("{} {line}", tag(step)),
