@@ -29,12 +29,14 @@ pub fn fingerprint(paths: &[GuestPath]) -> Result<HostView> {
     for path in &paths {
         let host = Path::new("/").join(path.as_relative());
         let stat = rustix::fs::lstat(&host).map_err(|e| {
-            Error::io("read", &host, e).hint("take the path out of `base.host`, or install what should be there")
+            Error::io("read", &host, e)
+                .hint("take the path out of `base.host`, or install what should be there")
         })?;
         note(&mut top, path.as_bytes(), &stat);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
-                let target = rustix::fs::readlink(&host, Vec::new()).map_err(|e| Error::io("read link", &host, e))?;
+                let target =
+                    rustix::fs::readlink(&host, Vec::new()).map_err(|e| Error::io("read link", &host, e))?;
                 top.update(target.as_bytes());
             }
             FileType::Directory if open_to_others(&stat) => {
@@ -108,7 +110,8 @@ fn walk(queue: Queue) -> Result<Vec<(Vec<u8>, [u8; 32])>> {
 /// The digest of one directory, and the directories in it.
 fn directory(path: &[u8]) -> Result<([u8; 32], Vec<Vec<u8>>)> {
     let host = |name: &[u8]| {
-        let full = [b"/", path, if name.is_empty() { b"".as_slice() } else { b"/" }, name].concat();
+        let between: &[u8] = if name.is_empty() { b"" } else { b"/" };
+        let full = [b"/", path, between, name].concat();
         PathBuf::from(OsString::from_vec(full))
     };
     let failed = |e: rustix::io::Errno| Error::io("read directory", &host(b""), e);

@@ -1,7 +1,6 @@
 //! A whole build: look everything up at once, make what is missing, record what came of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -106,7 +105,11 @@ impl Session {
             stop: &AtomicBool::new(false),
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
-            reasons: &|node, action| explainer.reasons(node, action).1,
+            reasons: &|node, action| match explainer.reasons(node, action) {
+                (Some(_), reasons) => reasons,
+                // Run for the first time: nothing to compare with, nothing to say.
+                (None, _) => Vec::new(),
+            },
         };
         let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel)?;
         if failure.is_none() && !plan.root().finished.steps.is_empty() {
@@ -140,4 +143,3 @@ fn reports(plan: &Plan, knowledge: &Knowledge) -> Vec<StepReport> {
         })
         .collect()
 }
-

@@ -50,7 +50,10 @@ impl<'a> Explainer<'a> {
             return (None, vec!["this step has not been run before".to_string()]);
         };
         if earlier == key {
-            return (Some(earlier), vec!["its inputs are the same; its result is no longer in the store".to_string()]);
+            return (
+                Some(earlier),
+                vec!["its inputs are the same; its result is no longer in the store".to_string()],
+            );
         }
         let mut reasons = Vec::new();
         for item in difference(&record.action, action) {
@@ -269,7 +272,8 @@ fn explain_miss(
                 wall_ms: 0,
             };
             knowledge.set(node, known);
-            let reasons = vec!["what it sees is the same as before, although something below ran again".to_string()];
+            let reasons =
+                vec!["what it sees is the same as before, although something below ran again".to_string()];
             return Ok(Explanation {
                 step: name,
                 verdict: Verdict::CutoffHit,

@@ -12,7 +12,7 @@ use super::stack::view;
 use super::{Session, Target};
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
-use crate::layer::{Entry, Kind, Manifest, Owners, flatten, pack, place};
+use crate::layer::{Entry, Kind, Manifest, Owners, Source, flatten, pack, place};
 use crate::path::GuestPath;
 use crate::store::Store;
 
@@ -47,9 +47,9 @@ impl Session {
             }
         }
         let content = |entry: &Entry| -> Result<PathBuf> {
-            let (layer, path) = sources
-                .get(&entry.path)
-                .ok_or_else(|| Error::machine(format!("nothing is known of the bytes of `{}`", entry.path)))?;
+            let Source { layer, path } = sources.get(&entry.path).ok_or_else(|| {
+                Error::machine(format!("nothing is known of the bytes of `{}`", entry.path))
+            })?;
             Ok(self.store.layer_fs(&layers[*layer]).join(path.as_relative()))
         };
         match target {
@@ -67,7 +67,8 @@ fn write_tar(file: &Path, manifest: &Manifest, content: Content) -> Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
-    let temporary = tempfile::NamedTempFile::new_in(dir).map_err(|e| Error::io("create a file in", dir, e))?;
+    let temporary =
+        tempfile::NamedTempFile::new_in(dir).map_err(|e| Error::io("create a file in", dir, e))?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
     pack(manifest, content, &mut out)?;
     out.flush().map_err(|e| Error::io("write", file, e))?;
@@ -199,8 +200,11 @@ fn move_in(tree: &Path, dir: &Path, manifest: &Manifest) -> Result<()> {
             continue;
         }
         if there.is_some_and(|found| found.is_dir()) {
-            return Err(Error::usage(format!("`{}` is a directory, and the export has a file there", to.display()))
-                .hint("remove it, or export to another place"));
+            return Err(Error::usage(format!(
+                "`{}` is a directory, and the export has a file there",
+                to.display()
+            ))
+            .hint("remove it, or export to another place"));
         }
         fs::rename(&from, &to).map_err(|e| Error::io("write", &to, e))?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -16,16 +16,16 @@ const TAIL: usize = 30;
 const LONGEST_LINE: usize = 16 * 1024;
 
 /// Takes what a sandbox prints.
-pub struct Capture {
+pub struct Capture<'a> {
     path: PathBuf,
-    writer: LogWriter,
+    writer: LogWriter<'a>,
     tail: VecDeque<String>,
 }
 
-impl Capture {
+impl<'a> Capture<'a> {
     /// A log for the action.
-    pub fn new(store: &Store, key: &ActionKey) -> Result<Self> {
-        Ok(Self { path: store.log_path(key), writer: store.log_writer(key)?, tail: VecDeque::new() })
+    pub fn new(store: &'a Store, key: &ActionKey) -> Self {
+        Self { path: store.log_path(key), writer: store.log_writer(key), tail: VecDeque::new() }
     }
 
     /// Standard input (empty), output and error for the sandbox, and the end to read from.
@@ -48,7 +48,7 @@ impl Capture {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Error::machine("cannot read what a step prints").because(e)),
             };
-            self.writer.write_all(&buffer[..n]).map_err(|e| Error::io("write", &self.path, e))?;
+            self.writer.write(&buffer[..n])?;
             for byte in &buffer[..n] {
                 if *byte == b'\n' || line.len() >= LONGEST_LINE {
                     self.line(&mut line, &mut each);

@@ -2,7 +2,7 @@
 //! and of every recipe it uses.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::digest::{DefinitionKey, LayerId};
@@ -160,9 +160,4 @@ impl Plan {
     pub fn step_name(recipe: &Recipe, step: &str, is_root: bool) -> String {
         if is_root { step.to_string() } else { format!("{}:{step}", recipe.name) }
     }
-}
-
-/// Where a recipe lies, for messages.
-pub fn display(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -79,7 +79,8 @@ impl Planner<'_> {
         }
         let mut by_source = BTreeMap::new();
         for (name, source) in &recipe.sources {
-            let scan = self.scan(&source.path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
+            let scan =
+                self.scan(&source.path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
             let node = self.input(format!("source {name}"), scan);
             inputs.insert(format!("source {name}"), node);
             by_source.insert(name.clone(), node);
@@ -101,7 +102,8 @@ impl Planner<'_> {
             let keys = self.keys(&stack);
             let document = document(step, host.clone(), keys, recipe.epoch);
             let definition = Definition::Step { document: Box::new(document.clone()) };
-            let work = Work::Step(Box::new(StepNode { recipe: index, step: step.clone(), document, stack, after }));
+            let work =
+                Work::Step(Box::new(StepNode { recipe: index, step: step.clone(), document, stack, after }));
             nodes[at] = Some(self.node(Plan::step_name(&recipe, &step.name, is_root), definition, work));
         }
         let steps: Vec<NodeId> = nodes.iter().flatten().copied().collect();
@@ -109,7 +111,8 @@ impl Planner<'_> {
             (0..recipe.steps.len()).filter(|at| !recipe.steps.iter().any(|s| s.after.contains(at))).collect();
         let mut left: Vec<NodeId> = last.iter().flat_map(|at| inputs_of(&recipe.steps[*at])).collect();
         if recipe.steps.is_empty() {
-            left = base.into_iter().chain(by_dep.values().copied()).chain(by_source.values().copied()).collect();
+            left =
+                base.into_iter().chain(by_dep.values().copied()).chain(by_source.values().copied()).collect();
         }
         let mut seen = std::collections::HashSet::new();
         left.retain(|node| seen.insert(*node));
@@ -120,7 +123,8 @@ impl Planner<'_> {
             let definition = Definition::Output { from: output.from.clone(), stack: self.keys(&finished) };
             let work =
                 Work::Output { from: output.from.clone(), stack: finished.clone(), epoch: recipe.epoch };
-            let called = if is_root { format!("output {name}") } else { format!("output {}:{name}", recipe.name) };
+            let called =
+                if is_root { format!("output {name}") } else { format!("output {}:{name}", recipe.name) };
             outputs.insert(name.clone(), self.node(called, definition, work));
         }
         Ok(Planned { recipe, host, inputs, steps, finished, outputs })
@@ -158,7 +162,9 @@ impl Planner<'_> {
         modes: Modes,
         epoch: i64,
     ) -> Result<Scan> {
-        let key = blake3::hash([path.as_os_str().as_encoded_bytes(), exclude.join("\n").as_bytes()].join(&0).as_slice());
+        let key = blake3::hash(
+            [path.as_os_str().as_encoded_bytes(), exclude.join("\n").as_bytes()].join(&0).as_slice(),
+        );
         let key = key.to_hex().to_string();
         let known: StatCache = self.store.get_note("stat", &key).unwrap_or_default();
         let scan = scan(path, at, exclude, modes, epoch, &known)?;
@@ -191,9 +197,13 @@ impl Planner<'_> {
         if found == wanted {
             return Ok(());
         }
-        Err(Error::recipe(format!("`{}` is not the archive that `{}` pins", path.display(), recipe.display()))
-            .because(format!("sha256 expected {wanted}, got {found}"))
-            .hint("fetch the pinned archive again, or change `sha256` if the new one is meant"))
+        Err(Error::recipe(format!(
+            "`{}` is not the archive that `{}` pins",
+            path.display(),
+            recipe.display()
+        ))
+        .because(format!("sha256 expected {wanted}, got {found}"))
+        .hint("fetch the pinned archive again, or change `sha256` if the new one is meant"))
     }
 
     fn input(&mut self, name: String, scan: Scan) -> NodeId {

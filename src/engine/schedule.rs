@@ -25,7 +25,8 @@ pub fn run(shop: &Workshop, missing: &[NodeId], jobs: usize, cancel: &AtomicBool
         loop {
             let halted = shop.stop.load(Ordering::Relaxed);
             while !halted && busy < jobs {
-                let ready = |node: &NodeId| shop.plan.needs(*node).iter().all(|n| shop.knowledge.get(*n).is_some());
+                let ready =
+                    |node: &NodeId| shop.plan.needs(*node).iter().all(|n| shop.knowledge.get(*n).is_some());
                 let Some(at) = waiting.iter().position(ready) else { break };
                 let node = waiting.remove(at);
                 let sender = sender.clone();

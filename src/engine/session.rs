@@ -42,7 +42,7 @@ impl Session {
         let ids = self.enter_ids()?;
         if self.executor.is_none() {
             self.executor = Some(Executor::start(self.store.root(), ids)?);
-            self.store.sweep(Some(ids));
+            self.store.sweep();
         }
         Ok(())
     }

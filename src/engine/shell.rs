@@ -119,7 +119,8 @@ impl Session {
             }
         }
         if logs.is_empty() {
-            let what = request.until.as_deref().map_or("the recipe".to_string(), |step| format!("step `{step}`"));
+            let what =
+                request.until.as_deref().map_or("the recipe".to_string(), |step| format!("step `{step}`"));
             return Err(Error::usage(format!("{what} of `{}` has no log yet", request.recipe.display()))
                 .hint("build it first"));
         }
@@ -131,8 +132,11 @@ impl Session {
 fn chosen(plan: &Plan, request: &Request) -> Result<NodeId> {
     match &request.until {
         Some(name) => plan.find_step(name),
-        None => plan.root().steps.last().copied().ok_or_else(|| {
-            Error::usage(format!("`{}` has no steps", request.recipe.display()))
-        }),
+        None => plan
+            .root()
+            .steps
+            .last()
+            .copied()
+            .ok_or_else(|| Error::usage(format!("`{}` has no steps", request.recipe.display()))),
     }
 }

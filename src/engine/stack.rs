@@ -6,7 +6,7 @@ use super::plan::{NodeId, Plan, Stack};
 use super::state::Knowledge;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
-use crate::layer::{IdShift, Manifest, Owners, Part, View, flatten, merge, place};
+use crate::layer::{IdShift, Manifest, Owners, Part, Source, View, flatten, merge, place};
 use crate::path::GuestPath;
 use crate::store::Store;
 
@@ -97,11 +97,12 @@ impl Resolver<'_> {
         let id = fix_up.id();
         if let Some(ids) = self.ids {
             if !self.store.ready(&id, ids)? {
-                let scratch = self.store.scratch(ids)?;
-                place(&fix_up, scratch.path(), Owners::Guest(ids), &|entry| {
+                let scratch = self.store.scratch()?;
+                let tree = scratch.tree()?;
+                place(&fix_up, &tree, Owners::Guest(ids), &|entry| {
                     Err(Error::machine(format!("a merge has a file: `{}`", entry.path)))
                 })?;
-                self.store.add_layer(scratch.path(), &fix_up)?;
+                self.store.add_layer(&tree, &fix_up)?;
             }
         }
         Ok(id)
@@ -113,7 +114,11 @@ impl Resolver<'_> {
 }
 
 /// The merged look of a list of layers, with manifests from `other` where the store has none.
-pub fn view(store: &Store, layers: &[LayerId], other: impl Fn(&LayerId) -> Option<Arc<Manifest>>) -> Result<View> {
+pub fn view(
+    store: &Store,
+    layers: &[LayerId],
+    other: impl Fn(&LayerId) -> Option<Arc<Manifest>>,
+) -> Result<View> {
     let manifests = layers.iter().map(|layer| match other(layer) {
         Some(manifest) => Ok(manifest),
         None => manifest(store, layer),
@@ -166,19 +171,26 @@ pub fn mountable(store: &Store, layers: Vec<LayerId>, ids: IdShift) -> Result<Ve
 }
 
 /// A new layer with the visible tree of a stack below `from`.
-pub fn copy_of(store: &Store, layers: &[LayerId], from: &GuestPath, epoch: i64, ids: IdShift) -> Result<LayerId> {
+pub fn copy_of(
+    store: &Store,
+    layers: &[LayerId],
+    from: &GuestPath,
+    epoch: i64,
+    ids: IdShift,
+) -> Result<LayerId> {
     let view = view(store, layers, |_| None)?;
     let (manifest, sources) = flatten(&view, from, epoch)?;
     let id = manifest.id();
     if store.ready(&id, ids)? {
         return Ok(id);
     }
-    let scratch = store.scratch(ids)?;
-    place(&manifest, scratch.path(), Owners::Guest(ids), &|entry| {
-        let (layer, path) = sources
+    let scratch = store.scratch()?;
+    let tree = scratch.tree()?;
+    place(&manifest, &tree, Owners::Guest(ids), &|entry| {
+        let Source { layer, path } = sources
             .get(&entry.path)
             .ok_or_else(|| Error::machine(format!("nothing is known of the bytes of `{}`", entry.path)))?;
         Ok(store.layer_fs(&layers[*layer]).join(path.as_relative()))
     })?;
-    store.add_layer(scratch.path(), &manifest)
+    store.add_layer(&tree, &manifest)
 }

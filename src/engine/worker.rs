@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::log::Capture;
 use super::plan::{NodeId, Plan, StepNode, Work};
 use super::stack::{Resolver, copy_of, mountable};
-use super::state::{Known, Knowledge};
+use super::state::{Knowledge, Known};
 use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
 use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
@@ -43,7 +43,7 @@ pub struct Workshop<'a> {
     /// Held while an input is copied in, so that two steps do not copy the same one.
     pub importing: Mutex<()>,
     /// Why each step that may run was not found, for the user.
-    pub reasons: &'a dyn Fn(NodeId, &ActionDocument) -> Vec<String>,
+    pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
 }
 
 /// How a node ended.
@@ -110,10 +110,8 @@ impl Workshop<'_> {
 
     fn step(&self, node: NodeId, step: &StepNode, began: Instant) -> Result<Made> {
         let layers = self.resolver().layers(&step.stack)?;
-        let action = ActionDocument {
-            stack: layers.iter().map(LayerId::to_hex).collect(),
-            ..step.document.clone()
-        };
+        let action =
+            ActionDocument { stack: layers.iter().map(LayerId::to_hex).collect(), ..step.document.clone() };
         let key = action.key();
         let name = &self.plan.nodes[node].name;
         let may_use = self.may_use_cache(node);
@@ -147,8 +145,11 @@ impl Workshop<'_> {
 
     fn miss(&self, node: NodeId, name: &str, action: &ActionDocument) -> Error {
         let reasons = (self.reasons)(node, action);
-        let error = Error::new(Class::Difference, format!("step `{name}` would have to run, and --fail-on-miss is set"))
-            .hint(format!("`isolith explain {}` says why", self.request.recipe.display()));
+        let error = Error::new(
+            Class::Difference,
+            format!("step `{name}` would have to run, and --fail-on-miss is set"),
+        )
+        .hint(format!("`isolith explain {}` says why", self.request.recipe.display()));
         match reasons.is_empty() {
             true => error,
             false => error.because(reasons.join("; ")),
@@ -202,7 +203,7 @@ impl Workshop<'_> {
                 message: format!("limits of step `{name}` cannot be enforced: {why} (hint: {fix})"),
             });
         }
-        let mut capture = Capture::new(self.store, &key)?;
+        let mut capture = Capture::new(self.store, &key);
         let outcome = {
             let (stdio, reader) = capture.pipes()?;
             let sandbox = self.executor.spawn(&spec, stdio)?;
@@ -212,7 +213,8 @@ impl Workshop<'_> {
             }
             let outcome = std::thread::scope(|scope| {
                 let follow = scope.spawn(|| {
-                    capture.follow(reader, |line| self.observer.event(Event::Log { step: name.clone(), line }))
+                    capture
+                        .follow(reader, |line| self.observer.event(Event::Log { step: name.clone(), line }))
                 });
                 let outcome = sandbox.wait();
                 match follow.join() {
@@ -247,7 +249,7 @@ impl Workshop<'_> {
             };
             return Ok(Made::Failed(known, Box::new(failure)));
         }
-        let manifest = commit(run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
+        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
             let hint = e.hint_text().map(str::to_string);
             let error = Error::machine(format!("cannot keep what step `{name}` wrote")).because(e);
             match hint {
@@ -255,9 +257,9 @@ impl Workshop<'_> {
                 None => error,
             }
         })?;
-        let layer = self.store.add_layer(run.upper(), &manifest)?;
+        let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
-        self.store.drop_failed(&key, self.ids)?;
+        self.store.drop_failed(&key)?;
         let known = Known {
             layer,
             action: Some(key),
@@ -304,8 +306,11 @@ impl Workshop<'_> {
                 }
                 MountDoc::Secret { at, name } => {
                     let value = self.request.secrets.get(name).cloned().ok_or_else(|| {
-                        Error::usage(format!("step `{}` needs the secret `{name}`, which was not given", step.step.name))
-                            .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`"))
+                        Error::usage(format!(
+                            "step `{}` needs the secret `{name}`, which was not given",
+                            step.step.name
+                        ))
+                        .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`"))
                     })?;
                     secrets.push(SecretMount { at: at.clone(), value });
                 }

@@ -221,6 +221,7 @@ fn parent_bytes(path: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Xattrs;
     use super::super::testing::*;
     use super::*;
     use ManifestError as E;
@@ -228,6 +229,7 @@ mod tests {
     #[test]
     fn entries_have_to_be_a_tree() {
         let root = || dir("/");
+        let zero = Kind::CharDevice { major: 0, minor: 0 };
         let cases = [
             (vec![dir("/a")], E::Parent(p("/a"))),
             (vec![file("/", "")], E::Root),
@@ -244,6 +246,7 @@ mod tests {
             (vec![root(), mode(0o777, symlink("/a", "b"))], E::Field(p("/a"), "mode")),
             (vec![root(), symlink("/a", "")], E::Field(p("/a"), "link target")),
             (vec![root(), Entry { uid: 1, ..gone("/a") }], E::Field(p("/a"), "owner or time")),
+            (vec![root(), entry("/a", zero)], E::Field(p("/a"), "device number")),
             (vec![opaque("/"), dir("/a"), gone("/a/b")], E::Whiteout(p("/a/b"))),
         ];
         for (entries, error) in cases {
@@ -269,6 +272,11 @@ mod tests {
             assert!(!with(name, b"y"), "{name:?}");
         }
         assert!(!with(b"security.capability", &v3));
+        let xattrs: Xattrs = [(b"user.x".to_vec(), b"".to_vec())].into();
+        for bare in [symlink("/a", "b"), entry("/a", Kind::Fifo), gone("/a")] {
+            let entries = vec![dir("/"), Entry { xattrs: xattrs.clone(), ..bare }];
+            assert_eq!(Manifest::new(entries), Err(E::Field(p("/a"), "extended attribute")));
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn insert(all: &mut BTreeMap<GuestPath, Entry>, mut entry: Entry, kind: u8) {
     entry.kind = match kind {
         0 => Kind::Symlink { target: b"/a".to_vec() },
         1 => Kind::Fifo,
-        2 => Kind::CharDevice { major: entry.uid, minor: entry.gid },
+        2 => Kind::CharDevice { major: entry.uid + 1, minor: entry.gid },
         3 => Kind::BlockDevice { major: entry.uid, minor: entry.gid },
         4 | 5 if !below_opaque => Kind::Whiteout,
         6 | 7 if earlier.is_some() => Kind::HardLink { target: earlier.unwrap().path.clone() },
@@ -119,8 +119,9 @@ fn insert(all: &mut BTreeMap<GuestPath, Entry>, mut entry: Entry, kind: u8) {
             let (path, kind) = (entry.path, entry.kind);
             entry = Entry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new() };
         }
-        Kind::Symlink { .. } => entry.mode = 0,
-        _ => {}
+        Kind::Symlink { .. } => (entry.mode, entry.xattrs) = (0, Xattrs::new()),
+        Kind::File { .. } | Kind::Dir { .. } => {}
+        _ => entry.xattrs = Xattrs::new(),
     }
     for above in entry.path.ancestors() {
         all.entry(above.clone()).or_insert_with(|| dir(&above.to_string()));

@@ -1,14 +1,16 @@
-//! stub
-use super::{IdShift, Manifest};
-use crate::error::Result;
-use std::io::Read;
+//! Unpack: a tar archive becomes a layer's file tree, in one pass over its bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Unpacks a plain tar archive as a layer.
-pub fn unpack(_archive: impl Read, _dest: &Path, _ids: IdShift) -> Result<Manifest> {
-    todo!()
-}
-/// Undoes gzip, xz or zstd.
-pub fn decompress(_reader: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>> {
-    todo!()
-}
+use tar::EntryType;
+
+use super::canonical::{self, Node};
+use super::pack::{OPAQUE, WHITEOUT};
+use super::place::{Place, Placer};
+use super::tar_reader::{Member, TarReader};
+use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk, xattrs};
+use crate::error::{Error, Result};
+use crate::path::GuestPath;

@@ -19,22 +19,15 @@ pub fn read(top: &mut Table<'_>) -> Base {
     let kinds = ["scratch", "host", "dir", "tar", "recipe"];
     let mut given: Vec<Value<'_>> = kinds.into_iter().filter_map(|kind| table.take(kind)).collect();
     given.sort_by_key(|value| value.key_span.start);
-    let span = table.span.clone();
-    let unknown = table.finish();
+    if given.is_empty() {
+        table.missing(kinds, "the base is of no known kind", KINDS);
+    }
+    table.finish();
     if let [first, second, ..] = &given[..] {
         let message = format!("two bases: `{}` and `{}`", first.key, second.key);
         cx.error(&second.key_span, message, KINDS);
     }
-    match given.first() {
-        Some(first) => read_kind(first).unwrap_or(Base::Scratch),
-        None => {
-            // With a misspelled kind there is one mistake, not two.
-            if unknown == 0 {
-                cx.error(&span, "the base is empty", KINDS);
-            }
-            Base::Scratch
-        }
-    }
+    given.first().and_then(read_kind).unwrap_or(Base::Scratch)
 }
 
 fn read_kind(value: &Value<'_>) -> Option<Base> {

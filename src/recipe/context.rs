@@ -37,23 +37,9 @@ impl<'a> Context<'a> {
         found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
     }
 
-    /// Notes what the TOML parser refused. Behind a broken value everything may look broken, so only the
-    /// first counts, but repeated keys are independent of each other.
-    pub fn syntax_errors(&self, errors: &[toml::de::Error]) {
-        let repeated = |error: &&toml::de::Error| error.message() == "duplicate key";
-        let first = errors.iter().take(1).filter(|error| !repeated(error));
-        for error in errors.iter().filter(repeated).chain(first) {
-            let span = error.span().unwrap_or(0..0);
-            if repeated(&error) {
-                let key = self.text.get(span.clone()).unwrap_or_default();
-                let hint = "a key or table may be there once: join the two, or rename one";
-                self.error(&span, format!("`{key}` is there twice"), hint);
-            } else {
-                let hint =
-                    "the file must be TOML: text goes in quotes, lists in `[ ]`, one `key = value` a line";
-                self.error(&span, format!("syntax error: {}", error.message()), hint);
-            }
-        }
+    /// What is written at `span`.
+    pub fn source(&self, span: &Range<usize>) -> &'a str {
+        self.text.get(span.clone()).unwrap_or_default()
     }
 
     /// The number of the line a span starts on, from 1.
@@ -84,8 +70,7 @@ impl<'a> Context<'a> {
 
     /// Where `part` stands in the source of a string: exact unless escapes are in the way.
     fn within(&self, text: &Text, part: &str) -> Range<usize> {
-        let source = self.text.get(text.span.clone()).unwrap_or_default();
-        match source.find(part) {
+        match self.source(&text.span).find(part) {
             Some(at) => text.span.start + at..text.span.start + at + part.len(),
             None => text.span.clone(),
         }

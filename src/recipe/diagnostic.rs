@@ -37,6 +37,8 @@ impl Diagnostic {
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let source = text[line_start..line_end].trim_end_matches('\r');
+        // The parser may point between the halves of `\r\n`.
+        let start = start.min(line_start + source.len());
         let end = end.min(line_start + source.len()).max(start);
         Self {
             file: file.to_path_buf(),
@@ -83,7 +85,7 @@ impl fmt::Display for Diagnostic {
         let file = self.file.display().to_string();
         writeln!(f, "{gutter}--> {}:{}:{}", printable(&file), self.line, self.column)?;
         writeln!(f, "{gutter} |")?;
-        writeln!(f, "{number} | {}", printable(&self.source))?;
+        writeln!(f, "{}", format!("{number} | {}", printable(&self.source)).trim_end())?;
         writeln!(f, "{gutter} | {indent}{}", "^".repeat(self.len))?;
         write!(f, "hint: {}", printable(&self.hint))
     }
@@ -112,6 +114,7 @@ mod tests {
             assert!(d.line >= 1 && d.column >= 1 && d.len >= 1, "{text:?} {span:?}");
         }
         assert_eq!(at("ab\r\ncd", 1..6).len, 1);
+        assert_eq!(at("ab\r\ncd", 3..3).column, 3);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod model;
 mod mounts;
 mod reader;
 mod step;
+mod syntax;
 mod units;
 mod words;
 
@@ -57,7 +58,7 @@ pub fn parse(text: &str, path: &Path, set: &BTreeMap<String, String>) -> Result<
     let cx = Context::new(text, path);
     let (tree, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        cx.syntax_errors(&errors);
+        syntax::report(&cx, &errors);
         return Err(cx.into_found());
     }
     let recipe = read(&cx, tree.get_ref(), set);
@@ -72,11 +73,10 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
     cx.set_args(args::read(&mut top, set));
 
     let name = top.required_string("name", "a recipe needs a name: `name = \"hello\"`");
-    let name = name.map(|name| {
-        words::check_recipe_name(cx, &name);
-        name.text
-    });
-    let name = name.unwrap_or_default();
+    if let Some(name) = &name {
+        words::check_recipe_name(cx, name);
+    }
+    let name = name.map(|name| name.text).unwrap_or_default();
     let version = top.string("version").and_then(|version| cx.expand(&version));
     let epoch = match top.take("epoch").and_then(|value| Some((value.integer()?, value))) {
         Some((epoch, value)) if epoch < 0 => {
@@ -93,8 +93,6 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
     let outputs = inputs::outputs(&mut top);
     top.finish();
 
-    let plain =
-        |map: BTreeMap<String, inputs::Named<Source>>| map.into_iter().map(|(k, v)| (k, v.value)).collect();
     Recipe {
         path: cx.file.to_path_buf(),
         name,
@@ -102,7 +100,7 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
         epoch,
         args: cx.args().clone(),
         base,
-        sources: plain(sources),
+        sources: sources.into_iter().map(|(name, source)| (name, source.value)).collect(),
         deps: deps.into_iter().map(|(name, dep)| (name, dep.value)).collect(),
         steps,
         outputs,

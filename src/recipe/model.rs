@@ -158,8 +158,8 @@ impl Recipe {
         let mut order = Vec::with_capacity(self.steps.len());
         let mut placed = vec![false; self.steps.len()];
         while order.len() < self.steps.len() {
-            let ready =
-                (0..self.steps.len()).find(|at| !placed[*at] && self.steps[*at].after.iter().all(|a| placed[*a]));
+            let ready = (0..self.steps.len())
+                .find(|at| !placed[*at] && self.steps[*at].after.iter().all(|a| placed[*a]));
             // A recipe with a cycle does not pass the checks; stopping short is still better than turning.
             let Some(next) = ready else { break };
             placed[next] = true;

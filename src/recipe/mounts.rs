@@ -44,17 +44,15 @@ fn nests_in_file(a: &Mount, b: &Mount) -> bool {
 fn read_one(mut table: Table<'_>, recipe: &str) -> Option<(Mount, Text)> {
     let cx = table.cx;
     let span = table.span.clone();
-    let mut given: Vec<Value<'_>> =
-        ["cache", "tmpfs", "secret"].into_iter().filter_map(|k| table.take(k)).collect();
+    let kinds = ["cache", "tmpfs", "secret"];
+    let mut given: Vec<Value<'_>> = kinds.into_iter().filter_map(|kind| table.take(kind)).collect();
     given.sort_by_key(|value| value.key_span.start);
     let (id, at) = (table.take("id"), table.take("at"));
-    let unknown = table.finish();
-    let Some(kind) = given.first() else {
-        if unknown == 0 {
-            cx.error(&span, "the mount is of no kind", KINDS);
-        }
-        return None;
-    };
+    if given.is_empty() {
+        table.missing(kinds, "the mount is of no known kind", KINDS);
+    }
+    table.finish();
+    let kind = given.first()?;
     if let Some(second) = given.get(1) {
         cx.error(&second.key_span, format!("one mount is both `{}` and `{}`", kind.key, second.key), KINDS);
         return None;

@@ -21,6 +21,14 @@ pub struct Table<'a> {
     pub span: Range<usize>,
     map: &'a DeTable<'a>,
     known: Vec<&'static str>,
+    missing: Vec<Missing>,
+}
+
+/// What is not there: reported at the end, and only if no unknown key looks like a misspelling of it.
+struct Missing {
+    keys: Vec<&'static str>,
+    message: String,
+    hint: String,
 }
 
 /// One value and the key it belongs to.
@@ -36,7 +44,7 @@ pub struct Value<'a> {
 impl<'a> Table<'a> {
     /// The whole file.
     pub fn top(cx: &'a Context<'a>, map: &'a DeTable<'a>) -> Self {
-        Self { cx, span: 0..0, map, known: Vec::new() }
+        Self { cx, span: 0..0, map, known: Vec::new(), missing: Vec::new() }
     }
 
     /// The value of a key that may be missing.
@@ -50,9 +58,19 @@ impl<'a> Table<'a> {
     pub fn required(&mut self, key: &'static str, hint: &str) -> Option<Value<'a>> {
         let value = self.take(key);
         if value.is_none() {
-            self.cx.error(&self.span, format!("`{key}` is missing"), hint);
+            self.missing([key], format!("`{key}` is missing"), hint);
         }
         value
+    }
+
+    /// Notes that none of several keys is there, where one is needed.
+    pub fn missing(
+        &mut self,
+        keys: impl Into<Vec<&'static str>>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.missing.push(Missing { keys: keys.into(), message: message.into(), hint: hint.into() });
     }
 
     /// A string that may be missing.
@@ -72,18 +90,25 @@ impl<'a> Table<'a> {
         entries
     }
 
-    /// Reports the keys nobody asked for; gives their number.
-    pub fn finish(self) -> usize {
-        let mut unknown = 0;
-        for entry in self.entries() {
-            if !self.known.contains(&entry.key) {
-                unknown += 1;
-                let hint = words::did_you_mean(entry.key, self.known.iter().copied());
-                let hint = hint.unwrap_or_else(|| format!("valid here: {}", words::list(&self.known)));
-                self.cx.error(&entry.key_span, format!("unknown key `{}`", entry.key), hint);
+    /// Reports what is missing, and the keys nobody asked for.
+    pub fn finish(self) {
+        let mut unknown = self.entries();
+        unknown.retain(|entry| !self.known.contains(&entry.key));
+        for entry in &unknown {
+            let hint = words::did_you_mean(entry.key, self.known.iter().copied());
+            let hint = hint.unwrap_or_else(|| match entry.key {
+                // In TOML all that follows a header belongs to it: easily forgotten, and hard to see.
+                "version" | "epoch" | "name" => format!("`{}` goes above the first `[table]`", entry.key),
+                _ => format!("valid here: {}", words::list(&self.known)),
+            });
+            self.cx.error(&entry.key_span, format!("unknown key `{}`", entry.key), hint);
+        }
+        for Missing { keys, message, hint } in self.missing {
+            let misspelled = |entry: &Value<'_>| words::nearest(entry.key, keys.iter().copied()).is_some();
+            if !unknown.iter().any(misspelled) {
+                self.cx.error(&self.span, message, hint);
             }
         }
-        unknown
     }
 }
 
@@ -105,7 +130,13 @@ impl<'a> Value<'a> {
     /// The string; never one with a NUL, which no path, argument or variable can have.
     pub fn string(&self) -> Option<Text> {
         match self.value.as_str() {
-            None => self.wrong_type("a string", format!("put it in quotes: `{} = \"…\"`", self.key)),
+            None if self.value.is_array() || self.value.is_table() => {
+                self.wrong_type("a string", "write one text in quotes: `\"…\"`")
+            }
+            None => {
+                let quoted = format!("put it in quotes: `\"{}\"`", self.cx.source(&self.span));
+                self.wrong_type("a string", quoted)
+            }
             Some(text) if text.contains('\0') => {
                 self.cx.error(&self.span, format!("`{}` has a NUL character in it", self.key), "take it out");
                 None
@@ -166,7 +197,7 @@ impl<'a> Value<'a> {
     /// The table.
     pub fn table(&self, hint: &str) -> Option<Table<'a>> {
         let Some(map) = self.value.as_table() else { return self.wrong_type("a table", hint) };
-        Some(Table { cx: self.cx, span: self.span.clone(), map, known: Vec::new() })
+        Some(Table { cx: self.cx, span: self.span.clone(), map, known: Vec::new(), missing: Vec::new() })
     }
 }
 

@@ -105,7 +105,7 @@ fn command(table: &mut Table<'_>) -> Option<Vec<String>> {
         }
         (None, None) => {
             let hint = "add `run = \"make\"`, or `args = [\"make\"]` for no shell";
-            cx.error(&table.span, "the step has no command", hint);
+            table.missing(["run", "args"], "the step has no command", hint);
             None
         }
         (Some(run), None) => {

@@ -18,8 +18,9 @@ pub fn import(
     files: &BTreeMap<GuestPath, PathBuf>,
     ids: IdShift,
 ) -> Result<LayerId> {
-    let scratch = store.scratch(ids)?;
-    place(manifest, scratch.path(), Owners::Guest(ids), &|entry| {
+    let scratch = store.scratch()?;
+    let tree = scratch.tree()?;
+    place(manifest, &tree, Owners::Guest(ids), &|entry| {
         files
             .get(&entry.path)
             .cloned()
@@ -29,7 +30,7 @@ pub fn import(
     let mut expected = Vec::new();
     for entry in manifest.entries() {
         if let Kind::File { digest, .. } = &entry.kind {
-            copies.push(scratch.path().join(entry.path.as_relative()));
+            copies.push(tree.join(entry.path.as_relative()));
             expected.push((*digest, &entry.path));
         }
     }
@@ -38,5 +39,5 @@ pub fn import(
             return Err(changed(&files[path]));
         }
     }
-    store.add_layer(scratch.path(), manifest)
+    store.add_layer(&tree, manifest)
 }

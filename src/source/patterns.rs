@@ -97,7 +97,9 @@ mod tests {
             "test",
         )
         .unwrap();
-        for out in ["x.o", "build", "build/deep/file", "deep/down/x.tmp", "x.tmp", "docs/other.md", "abc", "abc/d"] {
+        for out in
+            ["x.o", "build", "build/deep/file", "deep/down/x.tmp", "x.tmp", "docs/other.md", "abc", "abc/d"]
+        {
             assert!(p.excludes(out), "{out} should be left out");
         }
         for stays in ["sub/x.o", "sub/build", "docs/keep.md", "docs", "ac", "x.oo"] {

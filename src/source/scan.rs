@@ -50,7 +50,8 @@ pub fn scan(
     epoch: i64,
     cache: &StatCache,
 ) -> Result<Scan> {
-    let mut walk = Walk { modes, epoch, patterns: patterns(root, exclude)?, entries: Vec::new(), files: Vec::new() };
+    let mut walk =
+        Walk { modes, epoch, patterns: patterns(root, exclude)?, entries: Vec::new(), files: Vec::new() };
     let stat = rustix::fs::stat(root).map_err(|e| Error::io("read", root, e))?;
     for parent in at.ancestors() {
         walk.entries.push(walk.entry(parent, 0o755, Kind::Dir { opaque: false }));
@@ -112,13 +113,17 @@ impl Walk {
             }
             FileType::Directory => return self.directory(host, relative, at, bits),
             FileType::Symlink => {
-                let target = rustix::fs::readlink(host, Vec::new()).map_err(|e| Error::io("read link", host, e))?;
+                let target =
+                    rustix::fs::readlink(host, Vec::new()).map_err(|e| Error::io("read link", host, e))?;
                 Kind::Symlink { target: target.into_bytes() }
             }
             FileType::Fifo => Kind::Fifo,
             other => {
-                return Err(Error::recipe(format!("`{}` is a {other:?}, which cannot be a source", host.display()))
-                    .hint("leave it out with `exclude`, or bring it in as a `tar` base"));
+                return Err(Error::recipe(format!(
+                    "`{}` is a {other:?}, which cannot be a source",
+                    host.display()
+                ))
+                .hint("leave it out with `exclude`, or bring it in as a `tar` base"));
             }
         };
         let mode = if matches!(kind, Kind::Symlink { .. }) { 0 } else { self.mode(bits, false) };
@@ -198,7 +203,8 @@ impl Walk {
             self.entries.push(entry);
             files.insert(file.at, file.host);
         }
-        let manifest = Manifest::new(self.entries).map_err(|e| Error::machine("a source has no manifest").because(e))?;
+        let manifest =
+            Manifest::new(self.entries).map_err(|e| Error::machine("a source has no manifest").because(e))?;
         Ok(Scan { manifest, files, cache: fresh.then_some(learned) })
     }
 }

@@ -12,12 +12,11 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::lock::{Try, try_lock};
 use super::results::{ActionRecord, DefinitionRecord};
 use super::{Presence, RootRecord, Store, io, layout, record};
 use crate::digest::{ActionKey, ContentDigest, DefinitionKey, LayerId};
 use crate::error::Result;
-use crate::layer::{IdShift, Manifest};
+use crate::layer::IdShift;
 
 /// Something that was wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,7 +35,7 @@ impl Store {
     /// ids of its sandboxes.
     pub fn fsck(&self, ids: IdShift) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
-        for (path, stayed) in self.sweep_tmp()? {
+        for (path, stayed) in self.sweep_up()? {
             let done = stayed.map_or("removed".to_string(), |why| format!("nothing: {why}"));
             problems.push(Problem { path, found: "left over from a process that is gone".to_string(), done });
         }
@@ -56,7 +55,6 @@ impl Store {
             let whole = state.is_some_and(|fs| self.root.join(fs) == path.join("fs"));
             Ok((!whole).then(|| "it is no state of a failed step".to_string()))
         })?;
-        self.check_locks(&mut problems)?;
         problems.sort();
         Ok(problems)
     }
@@ -78,8 +76,8 @@ impl Store {
     }
 
     fn check_layers(&self, ids: IdShift, problems: &mut Vec<Problem>) -> Result<()> {
-        let found: Vec<Result<Option<Problem>>> = self
-            .sharded("layers")?
+        let paths = self.sharded("layers", problems)?;
+        let found: Vec<Result<Option<Problem>>> = paths
             .par_iter()
             .map(|path| {
                 let id = name_of(path).and_then(|name| LayerId::from_str(name).ok());
@@ -165,19 +163,6 @@ impl Store {
         Ok(())
     }
 
-    /// Lock files nobody holds: what a killed process leaves.
-    fn check_locks(&self, problems: &mut Vec<Problem>) -> Result<()> {
-        let locks = self.root.join("locks");
-        for name in io::names(&locks)?.iter().filter(|name| *name != "store") {
-            let path = locks.join(name);
-            if let Try::Got(_lock) = try_lock(&path, true, false)? {
-                io::remove_file(&path)?;
-            }
-        }
-        let _ = problems;
-        Ok(())
-    }
-
     /// Looks at every `<kind>/ab/<name>`; of what `check` finds fault with, the fault is told and the file
     /// removed.
     fn check_files(
@@ -186,7 +171,7 @@ impl Store {
         problems: &mut Vec<Problem>,
         mut check: impl FnMut(&Path, &str) -> Result<Option<String>>,
     ) -> Result<()> {
-        for path in self.sharded(kind)? {
+        for path in self.sharded(kind, problems)? {
             let found = match name_of(&path) {
                 Some(name) if path.parent().and_then(name_of) == name.get(..2) => check(&path, name)?,
                 _ => Some("it is in the wrong place".to_string()),
@@ -200,12 +185,15 @@ impl Store {
         Ok(())
     }
 
-    /// Every `<kind>/<shard>/<name>`.
-    fn sharded(&self, kind: &str) -> Result<Vec<PathBuf>> {
-        let top = self.root.join(kind);
+    /// Every `<kind>/ab/<name>`; what is not a directory there is removed.
+    fn sharded(&self, kind: &str, problems: &mut Vec<Problem>) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        for shard in io::names(&top)? {
-            let shard = top.join(shard);
+        for name in io::names(&self.root.join(kind))? {
+            let shard = self.root.join(kind).join(name);
+            if shard.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+                self.discard(&shard)?;
+                problems.push(self.removed(&shard, "it is not part of a store"));
+            }
             paths.extend(io::names(&shard)?.into_iter().map(|name| shard.join(name)));
         }
         Ok(paths)

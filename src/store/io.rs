@@ -65,7 +65,7 @@ pub(super) fn new_dir(path: &Path, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// The bytes of a file; none when it is not there.
+/// The bytes of a file; none when it is not there, or when the disk cannot give them back: both are a miss.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut file = match fs::File::open(path) {
         Ok(file) => file,
@@ -73,8 +73,11 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(e) => return Err(failed("read", path, e)),
     };
     let mut bytes = Vec::with_capacity(4096);
-    file.read_to_end(&mut bytes).map_err(|e| failed("read", path, e))?;
-    Ok(Some(bytes))
+    match file.read_to_end(&mut bytes).map_err(|e| (Errno::from_io_error(&e), e)) {
+        Ok(_) => Ok(Some(bytes)),
+        Err((Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ISDIR), _)) => Ok(None),
+        Err((_, e)) => Err(failed("read", path, e)),
+    }
 }
 
 /// True when the error says that there is no such file.

@@ -1,10 +1,11 @@
 //! Layers: `layers/ab/<id>/` with the tree `fs/`, its `manifest`, and an empty file `boot-<boot id>` that
 //! says under which boot of the machine the tree was written or last hashed.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 
 use super::{Store, io};
 use crate::digest::LayerId;
@@ -53,29 +54,43 @@ impl Store {
         }
     }
 
-    /// The manifest of a layer; none when the store does not have the layer. A damaged manifest makes the
-    /// layer missing from now on.
+    /// The manifest of a layer; none when the store does not have the layer. A layer whose manifest is
+    /// damaged is removed.
     pub fn manifest(&self, id: &LayerId) -> Result<Option<Arc<Manifest>>> {
-        let known = || self.manifests.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(manifest) = known().get(id) {
-            return Ok(Some(manifest.clone()));
+        if let Some(manifest) = self.load_manifest(id)? {
+            return Ok(Some(manifest));
         }
+        if !self.layer_dir(id).exists() {
+            return Ok(None);
+        }
+        // It may just have been put there, or changed for a whole one: look again where nobody changes it.
+        let _lock = self.lock_layer(id)?;
+        let manifest = self.load_manifest(id)?;
+        if manifest.is_none() && self.layer_dir(id).exists() {
+            self.remove_layer(id)?;
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of a layer, from memory or the disk; none when it is missing or damaged.
+    fn load_manifest(&self, id: &LayerId) -> Result<Option<Arc<Manifest>>> {
         if id == empty_layer() {
             return Ok(Some(Arc::default()));
         }
-        let dir = self.layer_dir(id);
-        let bytes = io::read(&dir.join("manifest"))?;
-        match bytes.as_deref().filter(|bytes| LayerId::of_manifest(bytes) == *id).map(Manifest::decode) {
-            Some(Ok(manifest)) => {
-                let manifest = Arc::new(manifest);
-                known().insert(*id, manifest.clone());
-                Ok(Some(manifest))
-            }
-            _ => {
-                self.remove_layer(id)?;
-                Ok(None)
-            }
+        if let Some(manifest) = self.known_manifests().get(id) {
+            return Ok(Some(manifest.clone()));
         }
+        let bytes = io::read(&self.layer_dir(id).join("manifest"))?;
+        let bytes = bytes.as_deref().filter(|bytes| LayerId::of_manifest(bytes) == *id);
+        let manifest = bytes.and_then(|bytes| Manifest::decode(bytes).ok()).map(Arc::new);
+        if let Some(manifest) = &manifest {
+            self.known_manifests().insert(*id, manifest.clone());
+        }
+        Ok(manifest)
+    }
+
+    fn known_manifests(&self) -> MutexGuard<'_, HashMap<LayerId, Arc<Manifest>>> {
+        self.manifests.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Makes sure that a layer can be used: one written under another boot is hashed again and marked, or
@@ -97,20 +112,21 @@ impl Store {
         }
     }
 
-    /// Hashes a layer again. One that is sound is marked with this boot; of a damaged one the damage is
-    /// returned, and it is removed.
+    /// Reads a layer's manifest and hashes its tree again. One that is sound is marked with this boot; of a
+    /// damaged one the damage is returned, and it is removed. The caller holds the layer's lock.
     pub(super) fn inspect_layer(&self, id: &LayerId, ids: IdShift) -> Result<Option<String>> {
-        let Some(manifest) = self.manifest(id)? else {
-            return Ok(Some("the manifest is missing or damaged".to_string()));
-        };
-        let damage = verify(&manifest, &self.layer_fs(id), ids);
-        match damage {
-            Ok(()) => self.mark(&self.layer_dir(id)).map(|()| None),
-            Err(damage) => {
-                self.remove_layer(id)?;
-                Ok(Some(damage.to_string()))
+        self.known_manifests().remove(id);
+        let damage = match self.load_manifest(id)? {
+            Some(manifest) => {
+                verify(&manifest, &self.layer_fs(id), ids).err().map(|damage| damage.to_string())
             }
+            None => Some("the manifest is missing or damaged".to_string()),
+        };
+        match damage {
+            Some(_) => self.remove_layer(id)?,
+            None => self.mark(&self.layer_dir(id))?,
         }
+        Ok(damage)
     }
 
     /// Puts the boot mark into a layer's directory, and takes older ones out.
@@ -157,12 +173,13 @@ impl Store {
                 self.discard(&staged)?;
             }
         }
+        self.known_manifests().entry(id).or_insert_with(|| Arc::new(manifest.clone()));
         Ok(id)
     }
 
     /// Takes a layer out of the store. A sandbox that has it mounted loses it.
     pub fn remove_layer(&self, id: &LayerId) -> Result<()> {
-        self.manifests.lock().unwrap_or_else(|e| e.into_inner()).remove(id);
+        self.known_manifests().remove(id);
         self.discard(&self.layer_dir(id))
     }
 

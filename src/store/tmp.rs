@@ -95,6 +95,13 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         &self.0.path
     }
+
+    /// A directory in it to lay a tree in, made when it is not there.
+    pub fn tree(&self) -> Result<PathBuf> {
+        let tree = self.0.path.join("fs");
+        io::make_dir(&tree, 0o755)?;
+        Ok(tree)
+    }
 }
 
 /// Where an open store writes files before they are renamed into place.
@@ -144,14 +151,20 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what processes that are gone left in `tmp/`. What cannot be removed is tried again next time.
-    /// Call it when this process has the ids of its sandboxes.
+    /// Removes what processes that are gone left in `tmp/` and `locks/`. What cannot be removed is tried
+    /// again next time. Call it when this process has the ids of its sandboxes.
     pub fn sweep(&self) {
-        let _ = self.sweep_tmp();
+        let _ = self.sweep_up();
     }
 
-    /// Sweeps, and says what was found: path relative to the store, and why it stayed if it did.
-    pub(super) fn sweep_tmp(&self) -> Result<Vec<(String, Option<Error>)>> {
+    /// Sweeps, and says what was found in `tmp/`: path relative to the store, and why it stayed if it did.
+    pub(super) fn sweep_up(&self) -> Result<Vec<(String, Option<Error>)>> {
+        let locks = self.root.join("locks");
+        for name in io::names(&locks)?.iter().filter(|name| *name != "store") {
+            if let Try::Got(_lock) = try_lock(&locks.join(name), true, false)? {
+                io::remove_file(&locks.join(name))?;
+            }
+        }
         let tmp = self.root.join("tmp");
         let mut found = Vec::new();
         for name in io::names(&tmp)? {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{details, exported, paint, warning, word};
+use super::{because, details, exported, paint, warning, word};
 use crate::engine::{Event, Observer, OutcomeKind, StepReport};
 use crate::ui::style::Style;
 use crate::ui::text;
@@ -55,11 +55,10 @@ impl Bars {
         });
     }
 
-    fn start(&mut self, step: &str, why: &[String]) {
+    fn start(&mut self, step: &str) {
         let bar = ProgressBar::new_spinner().with_style(style("{spinner} {prefix} {elapsed} {wide_msg}"));
         let bar = self.multi.insert_before(&self.whole, bar);
         bar.set_prefix(text::sanitise(step));
-        bar.set_message(text::sanitise(&why.join("; ")));
         bar.enable_steady_tick(Duration::from_millis(1000 / u64::from(RATE)));
         self.running.insert(step.to_string(), bar);
     }
@@ -113,9 +112,12 @@ impl Observer for Live {
         match event {
             Event::Planned { steps } => state.total = steps.len(),
             Event::Started { step, why, .. } => {
+                if !why.is_empty() {
+                    Self::say(state, &format!("{:>10} {step}{}", "running", text::sanitise(&because(&why))));
+                }
                 let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
                 bars.show(state.done, state.hits);
-                bars.start(&step, &why);
+                bars.start(&step);
             }
             Event::Waiting { step } => {
                 Self::say(state, &format!("{:>10} {step} (another isolith runs it)", "waiting"));
