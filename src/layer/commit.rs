@@ -1,0 +1,51 @@
+//! Commit: an upper directory becomes a layer's file tree, in place.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::AtFlags;
+
+use super::below::Below;
+use super::canonical::{self, Node};
+use super::walk::{Walk, failed};
+use super::{IdShift, Kind, Manifest, View, disk};
+use crate::error::{Error, Result};
+
+/// Brings the upper directory of a step that has ended into canonical form, in place, and describes it.
+///
+/// `below` are the layers the step ran on; `epoch` is the time that everything gets, in seconds since 1970.
+/// Afterwards the directory and the manifest describe the same tree: the smallest difference to `below`
+/// that shows the step's result (DESIGN section 3). Entries that equal what lies below are removed; opaque
+/// directories are replaced by whiteouts of what they hid; all names of a hard-linked file stay if one does.
+/// Whether a file shares its inode with another one is not compared with what lies below.
+///
+/// Sockets are removed: they end with the process that listened. A device is an error, and so is an owner
+/// that is none of the sandbox's ids. After an error the directory is in between and of no further use.
+pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Manifest> {
+    let open = || disk::open_root(upper).map_err(|why| Error::io("open", upper, why));
+    let root = open()?;
+    let walk = Walk { times: disk::times(epoch), ids };
+    let mut nodes = walk.nodes(open()?, Below::root(below))?;
+    canonical::complete(&mut nodes);
+    for node in nodes.iter().rev().filter(|node| !node.kept && !node.entry.path.is_root()) {
+        remove(root.as_fd(), node).map_err(|why| failed("remove the unchanged", &node.entry.path, why))?;
+    }
+    nodes.retain(|node| node.kept);
+    nodes.par_iter().filter(|node| matches!(node.entry.kind, Kind::Dir { .. })).try_for_each(|node| {
+        let path = node.entry.path.as_relative();
+        rustix::fs::utimensat(&root, path, &walk.times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|why| failed("set the time of", &node.entry.path, why.into()))
+    })?;
+    canonical::manifest(nodes)
+        .map_err(|why| Error::machine("what the step wrote cannot be a layer").because(why))
+}
+
+fn remove(root: BorrowedFd, node: &Node) -> io::Result<()> {
+    let flags = match node.entry.kind {
+        Kind::Dir { .. } => AtFlags::REMOVEDIR,
+        _ => AtFlags::empty(),
+    };
+    Ok(rustix::fs::unlinkat(root, node.entry.path.as_relative(), flags)?)
+}
