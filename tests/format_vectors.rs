@@ -253,17 +253,21 @@ fn canonical_form(text: &str) -> String {
     use serde_json::Value;
     fn string(text: &str) -> String {
         let escaped: String = text
-            .chars().map(|c| -> String { match c {
-            '"' => "\\\"".into(),
-            '\\' => "\\\\".into(),
-            '\u{8}' => "\\b".into(),
-            '\t' => "\\t".into(),
-            '\n' => "\\n".into(),
-            '\u{c}' => "\\f".into(),
-            '\r' => "\\r".into(),
-            c if c < ' ' => format!("\\u{:04x}", u32::from(c)),
-            c => c.to_string(),
-        }}).collect();
+            .chars()
+            .map(|c| -> String {
+                match c {
+                    '"' => "\\\"".into(),
+                    '\\' => "\\\\".into(),
+                    '\u{8}' => "\\b".into(),
+                    '\t' => "\\t".into(),
+                    '\n' => "\\n".into(),
+                    '\u{c}' => "\\f".into(),
+                    '\r' => "\\r".into(),
+                    c if c < ' ' => format!("\\u{:04x}", u32::from(c)),
+                    c => c.to_string(),
+                }
+            })
+            .collect();
         format!("\"{escaped}\"")
     }
     fn form(value: &Value) -> String {
@@ -275,7 +279,8 @@ fn canonical_form(text: &str) -> String {
             Value::Object(members) => {
                 let sorted: BTreeMap<&[u8], _> =
                     members.iter().map(|(name, value)| (name.as_bytes(), (name, value))).collect();
-                let members = sorted.values().map(|(name, value)| format!("{}:{}", string(name), form(value)));
+                let members =
+                    sorted.values().map(|(name, value)| format!("{}:{}", string(name), form(value)));
                 format!("{{{}}}", members.collect::<Vec<_>>().join(","))
             }
             Value::Bool(_) => panic!("no document has a boolean"),
