@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_an_error() {
-        let bytes: Vec<u8> = (0..100_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            (0..100_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         for packed in [gzip(&bytes), xz(&bytes), zstd::encode_all(&bytes[..], 1).unwrap()] {
             for keep in [packed.len() / 2, packed.len() - 1] {
                 assert!(plain(packed[..keep].to_vec()).is_err(), "{:x?} {keep}", &packed[..4]);

@@ -5,13 +5,16 @@ mod canonical;
 mod codec;
 mod commit;
 mod content;
+mod decompress;
 mod disk;
 mod entry;
 mod flatten;
 mod manifest;
 mod merge;
 mod pack;
+mod pax;
 mod place;
+mod tar_reader;
 #[cfg(test)]
 mod testing;
 mod unpack;
@@ -21,13 +24,14 @@ mod walk;
 mod xattrs;
 
 pub use commit::commit;
+pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};
 pub use manifest::{Children, Manifest, ManifestError};
 pub use merge::{Conflict, Part, merge};
 pub use pack::pack;
 pub use place::{Owners, place};
-pub use unpack::{decompress, unpack};
+pub use unpack::unpack;
 pub use verify::{Damage, verify};
 pub use view::{Found, View};
 

@@ -34,7 +34,7 @@ pub fn pack(
     content: &dyn Fn(&Entry) -> Result<PathBuf>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let failed = |why| Error::machine("cannot write the archive of a layer").because::<io::Error>(why);
+    let failed = |why: io::Error| Error::machine("cannot write the archive of a layer").because(why);
     let mut buffer = vec![0; 256 * 1024];
     for entry in manifest.entries() {
         if entry.path.name().starts_with(WHITEOUT) {
@@ -170,9 +170,8 @@ fn extended(records: Vec<u8>, names: &[&[u8]]) -> Vec<u8> {
     }
     data.extend(records);
     let mut header = Header::new_ustar();
-    if let Some(ustar) = header.as_ustar_mut() {
-        name(&mut ustar.name, pax::PATH, b"././@PaxHeader", &mut Vec::new());
-    }
+    // A relative path that exists nowhere, as Python and others have it.
+    header.as_old_mut().name[..14].copy_from_slice(b"././@PaxHeader");
     header.set_entry_type(EntryType::XHeader);
     header.set_mode(0o644);
     header.set_uid(0);
@@ -193,7 +192,13 @@ fn padding(size: u64) -> usize {
 }
 
 /// Copies a file's content, which has to be what the manifest says.
-fn copy(path: &Path, size: u64, digest: &ContentDigest, out: &mut dyn Write, buffer: &mut [u8]) -> Result<()> {
+fn copy(
+    path: &Path,
+    size: u64,
+    digest: &ContentDigest,
+    out: &mut dyn Write,
+    buffer: &mut [u8],
+) -> Result<()> {
     let mut file = File::open(path).map_err(|why| Error::io("read", path, why))?.take(size);
     let mut hasher = blake3::Hasher::new();
     let mut done = 0;

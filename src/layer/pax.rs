@@ -53,7 +53,11 @@ mod tests {
             let mut out = Vec::new();
             push(&mut out, b"key", &value);
             push(&mut out, b"k", b"");
-            assert_eq!(parse(&out).unwrap(), [(b"key".to_vec(), value), (b"k".to_vec(), Vec::new())], "{len}");
+            assert_eq!(
+                parse(&out).unwrap(),
+                [(b"key".to_vec(), value), (b"k".to_vec(), Vec::new())],
+                "{len}"
+            );
         }
         let mut out = Vec::new();
         push(&mut out, b"path", b"a");
@@ -62,7 +66,9 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in ["9 path=a\n", "11 path=a\n", "10 path=a", "x path=a\n", "5 ab\n", "10path=ab\n", "0 a=b\n"] {
+        for bad in
+            ["9 path=a\n", "11 path=a\n", "10 path=a", "x path=a\n", "5 ab\n", "10path=ab\n", "0 a=b\n"]
+        {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }
     }

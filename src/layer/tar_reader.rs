@@ -64,8 +64,9 @@ impl<R: Read> TarReader<R> {
             self.set_size(number(&header.as_old().size)?.try_into().map_err(|_| invalid("a negative size"))?);
             match header.entry_type() {
                 EntryType::XGlobalHeader => {
-                    self.global.extend(self.records()?);
-                    records.extend_from_slice(&self.global);
+                    let global = self.records()?;
+                    records.extend_from_slice(&global);
+                    self.global.extend(global);
                 }
                 EntryType::XHeader => records.extend(self.records()?),
                 EntryType::GNULongName => long_path = Some(self.long_name()?),
@@ -275,7 +276,9 @@ mod tests {
 
     #[test]
     fn times_round_down() {
-        for (text, seconds) in [("1", 1), ("1.999", 1), ("-1", -1), ("-1.5", -2), ("-0.5", -1), ("-2.000", -2)] {
+        for (text, seconds) in
+            [("1", 1), ("1.999", 1), ("-1", -1), ("-1.5", -2), ("-0.5", -1), ("-2.000", -2)]
+        {
             assert_eq!(floor(text), Some(seconds), "{text}");
         }
         assert_eq!(floor("1.x"), None);
