@@ -29,13 +29,16 @@ pub struct Damage {
 ///
 /// Anything that cannot be read is damage, too.
 pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage> {
-    let root =
-        disk::open_root(fs).map_err(|why| damage(&GuestPath::root(), format!("cannot be read: {why}")))?;
+    let path = GuestPath::root();
+    let unreadable = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
+    let root = disk::open_root(fs).map_err(unreadable)?;
+    if manifest.is_empty() {
+        let names = disk::names(root.as_fd()).map_err(unreadable)?;
+        let extra = names.iter().map(|(name, _)| path.join(name.to_bytes())).min();
+        return extra.map_or(Ok(()), |extra| Err(damage(&extra, "is not part of the layer")));
+    }
     let mut nodes = directory(root, GuestPath::root(), ids)?;
     nodes.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
-    if manifest.is_empty() {
-        nodes.remove(0);
-    }
     let entries = canonical::entries(nodes);
     let mut found = entries.iter().peekable();
     for wanted in manifest.entries() {
