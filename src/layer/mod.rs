@@ -24,7 +24,7 @@ mod view;
 mod walk;
 mod xattrs;
 
-pub use commit::commit;
+pub use commit::{commit, prepare_upper};
 pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};
