@@ -63,13 +63,17 @@ impl Stack {
         for dir in self.view().hidden_dirs() {
             std::fs::create_dir_all(skeleton.join(dir.as_relative())).unwrap();
         }
-        for name in ["merged", "work"] {
+        let work = format!("work{}", self.layers.len());
+        for name in ["merged", &work] {
             std::fs::create_dir_all(self.dir.path().join(name)).unwrap();
         }
         let lower: Vec<_> = (0..self.layers.len()).rev().map(|at| format!("fs{at}")).collect();
         let lower = [lower, vec!["skeleton".into()]].concat().join(":");
         let mount = match upper {
-            Some(upper) => format!("userxattr,lowerdir={lower},upperdir={},workdir=work", upper.display()),
+            Some(upper) => {
+                // Volatile: unmounting does not sync the whole disk.
+                format!("volatile,userxattr,lowerdir={lower},upperdir={},workdir={work}", upper.display())
+            }
             None if self.layers.is_empty() => "userxattr,lowerdir=skeleton:merged".to_string(),
             None => format!("userxattr,lowerdir={lower}"),
         };
