@@ -45,10 +45,10 @@ pub(super) fn complete(nodes: &mut [Node]) {
             continue;
         }
         // Ancestors sort before what is in them, so they are visited after it.
-        if let Some(path) = &parent {
-            if let Ok(above) = nodes[..at].binary_search_by(|node| node.entry.path.cmp(path)) {
-                nodes[above].kept = true;
-            }
+        if let Some(path) = &parent
+            && let Ok(above) = nodes[..at].binary_search_by(|node| node.entry.path.cmp(path))
+        {
+            nodes[above].kept = true;
         }
         last_parent = parent;
     }

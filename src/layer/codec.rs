@@ -147,6 +147,9 @@ impl<'a> Reader<'a> {
         let [kind] = self.array()?;
         let mut entry =
             Entry { path, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new(), kind: Kind::Whiteout };
+        if !(FILE..=BLOCK_DEVICE).contains(&kind) {
+            return Err(ManifestError::Field(entry.path, "kind"));
+        }
         if !matches!(kind, HARD_LINK | WHITEOUT) {
             entry.mode = u16::from_le_bytes(self.array()?);
             entry.uid = self.u32()?;
@@ -169,8 +172,7 @@ impl<'a> Reader<'a> {
             HARD_LINK => Kind::HardLink { target: self.path()? },
             WHITEOUT => Kind::Whiteout,
             CHAR_DEVICE => Kind::CharDevice { major: self.u32()?, minor: self.u32()? },
-            BLOCK_DEVICE => Kind::BlockDevice { major: self.u32()?, minor: self.u32()? },
-            _ => return Err(ManifestError::Field(entry.path, "kind")),
+            _ => Kind::BlockDevice { major: self.u32()?, minor: self.u32()? },
         };
         Ok(entry)
     }
@@ -185,5 +187,50 @@ impl<'a> Reader<'a> {
             xattrs.insert(name.to_vec(), value.to_vec());
         }
         Ok(xattrs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::*;
+    use super::super::{Manifest, ManifestError};
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(manifest in any_layer()) {
+            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
+
+        /// No second encoding of anything: what is accepted is what encoding gives.
+        #[test]
+        fn damaged_bytes_are_refused_or_another_layer(
+            manifest in any_layer(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+        ) {
+            let mut bytes = manifest.encode();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            match Manifest::decode(&bytes) {
+                Ok(other) => prop_assert_eq!(other.encode(), bytes),
+                Err(_) => prop_assert_ne!(manifest.encode(), bytes),
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_what_encoding_does_not_give() {
+        let good = layer([file("/a", "x"), gone("/b")]).encode();
+        let extra = [&good[..], b"\0"].concat();
+        assert_eq!(Manifest::decode(&extra), Err(ManifestError::Trailing(1)));
+        assert_eq!(Manifest::decode(b"isolith layer 2\n\0\0\0\0"), Err(ManifestError::Magic));
+        // A count of four thousand million entries is refused before memory is.
+        let many = [&good[..16], &[0xff; 4]].concat();
+        assert_eq!(Manifest::decode(&many), Err(ManifestError::Truncated(20)));
+        // `/b` behind `/c` instead of `/a`
+        let mut order = good;
+        let at = order.windows(5).position(|w| w == b"\x01\0\0\0a").unwrap();
+        order[at + 4] = b'c';
+        assert_eq!(Manifest::decode(&order), Err(ManifestError::Order(p("/b"))));
     }
 }

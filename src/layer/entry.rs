@@ -24,7 +24,8 @@ pub struct Entry {
     pub gid: u32,
     /// Modification time in whole seconds since 1970; 0 for hard links and whiteouts.
     pub mtime: i64,
-    /// Extended attributes (empty for hard links and whiteouts).
+    /// Extended attributes in the normal form of [`xattrs`], of files, directories and (without `user.*`)
+    /// fifos. Empty for all other kinds.
     pub xattrs: Xattrs,
     /// What it is.
     pub kind: Kind,
@@ -59,7 +60,7 @@ pub enum Kind {
     },
     /// The path is gone: what lower layers have there, and below it, is hidden.
     Whiteout,
-    /// A character device, only in imported layers.
+    /// A character device, only in imported layers; never 0:0, which on disk is a whiteout.
     CharDevice {
         /// Major number.
         major: u32,
@@ -76,6 +77,12 @@ pub enum Kind {
 }
 
 impl Entry {
+    /// The root directory where no layer has one: 0755, owner 0:0.
+    pub(super) fn plain_root(mtime: i64) -> Entry {
+        let (path, kind) = (GuestPath::root(), Kind::Dir { opaque: false });
+        Entry { path, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: Xattrs::new(), kind }
+    }
+
     /// Checks what can be seen from this entry alone.
     pub(super) fn check(&self) -> Result<(), ManifestError> {
         let wrong = |field| Err(ManifestError::Field(self.path.clone(), field));
@@ -94,7 +101,9 @@ impl Entry {
         }
         let canonical = |(name, value): (&Vec<u8>, &Vec<u8>)| {
             let sizes = name.len() <= 255 && !name.contains(&0) && value.len() <= 65536;
-            sizes && xattrs::from_guest(name, value).is_some_and(|(_, form)| form == *value)
+            sizes
+                && self.kind.carries(name)
+                && xattrs::from_guest(name, value).is_some_and(|(_, form)| form == *value)
         };
         if !self.xattrs.iter().all(canonical) {
             return wrong("extended attribute");
@@ -103,7 +112,20 @@ impl Entry {
             Kind::Symlink { target } if target.is_empty() || target.len() > 4095 || target.contains(&0) => {
                 wrong("link target")
             }
+            Kind::CharDevice { major: 0, minor: 0 } => wrong("device number"),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Kind {
+    /// Whether the kernel lets an entry of this kind have the extended attribute (xattr(7)).
+    pub(super) fn carries(&self, name: &[u8]) -> bool {
+        match self {
+            Kind::File { .. } => name != b"system.posix_acl_default",
+            Kind::Dir { .. } => true,
+            Kind::Fifo => !name.starts_with(b"user.") && name != b"system.posix_acl_default",
+            _ => false,
         }
     }
 }

@@ -27,8 +27,7 @@ pub fn flatten(view: &View, from: &GuestPath, epoch_for_missing_root: i64) -> Re
     let visible = view.walk(from);
     match visible.first() {
         None if from.is_root() => {
-            let root = plain_dir(GuestPath::root(), epoch_for_missing_root);
-            return Ok((manifest(vec![root])?, Sources::new()));
+            return Ok((manifest(vec![Entry::plain_root(epoch_for_missing_root)])?, Sources::new()));
         }
         None => {
             return Err(Error::recipe(format!("there is no `{from}` in the finished stack"))
@@ -70,12 +69,75 @@ fn manifest(entries: Vec<Entry>) -> Result<Manifest> {
     Manifest::new(entries).map_err(|why| Error::machine("cannot flatten a stack").because(why))
 }
 
-fn plain_dir(path: GuestPath, mtime: i64) -> Entry {
-    let kind = Kind::Dir { opaque: false };
-    Entry { path, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: Xattrs::new(), kind }
-}
-
 fn hard_link(path: GuestPath, target: GuestPath) -> Entry {
     let kind = Kind::HardLink { target };
     Entry { path, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new(), kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::*;
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn roots_a_subtree_anew_without_whiteouts_and_opaque_marks() {
+        let view = view([
+            layer([file("/out/a", "1"), file("/out/b", "2"), file("/else", "3"), file("/out/d/x", "4")]),
+            layer([mode(0o700, dir("/out")), gone("/out/b"), opaque("/out/d"), file("/out/d/y", "5")]),
+        ]);
+        let (flat, sources) = flatten(&view, &p("/out"), 1).unwrap();
+        assert_eq!(flat, layer([mode(0o700, dir("/")), file("/a", "1"), file("/d/y", "5")]));
+        assert_eq!(sources[&p("/a")], Source { layer: 0, path: p("/out/a") });
+        assert_eq!(sources[&p("/d/y")], Source { layer: 1, path: p("/out/d/y") });
+        assert_eq!(sources.len(), 2);
+    }
+
+    #[test]
+    fn names_of_one_file_stay_together_whichever_of_them_are_left() {
+        let links = layer([file("/a", "1"), link("/o/b", "/a"), link("/o/c", "/a"), link("/o/d", "/a")]);
+        let view = view([links, layer([gone("/o/b"), file("/o/e", "1")])]);
+        let (flat, sources) = flatten(&view, &p("/o"), 1).unwrap();
+        assert_eq!(flat, layer([file("/c", "1"), link("/d", "/c"), file("/e", "1")]));
+        assert_eq!(sources[&p("/c")], Source { layer: 0, path: p("/a") });
+    }
+
+    #[test]
+    fn a_missing_root_is_plain_and_anything_else_missing_is_an_error() {
+        let none = view([]);
+        assert_eq!(flatten(&none, &p("/"), 7).unwrap().0, layer([Entry { mtime: 7, ..dir("/") }]));
+        let error = flatten(&none, &p("/out"), 7).unwrap_err();
+        assert!(error.what().contains("`/out`") && error.hint_text().is_some());
+        let error = flatten(&view([layer([symlink("/out", "x")])]), &p("/out"), 1).unwrap_err();
+        assert!(error.what().contains("not a directory"));
+    }
+
+    proptest! {
+        #[test]
+        fn looks_like_the_view_it_is_made_of(layers in prop::collection::vec(any_layer(), 0..5)) {
+            let stack = View::new(layers.into_iter().map(Arc::new).collect());
+            let (flat, sources) = flatten(&stack, &p("/"), 1).unwrap();
+            let seen = |view: &View| -> Vec<Entry> {
+                let node = |(path, found): (GuestPath, Found)| {
+                    let kind = match &found.node.kind {
+                        Kind::Dir { .. } => Kind::Dir { opaque: false },
+                        kind => kind.clone(),
+                    };
+                    Entry { path, kind, ..found.node.clone() }
+                };
+                view.walk(&p("/")).into_iter().map(node).collect()
+            };
+            let again = View::new(vec![Arc::new(flat.clone())]);
+            match seen(&stack) {
+                nothing if nothing.is_empty() => prop_assert_eq!(flat.entries().len(), 1),
+                all => prop_assert_eq!(seen(&again), all),
+            }
+            for entry in flat.entries().iter().filter(|e| matches!(e.kind, Kind::File { .. })) {
+                let source = &sources[&entry.path];
+                prop_assert_eq!(&stack.layers()[source.layer].get(&source.path).unwrap().kind, &entry.kind);
+            }
+        }
+    }
 }

@@ -218,3 +218,83 @@ impl<'a> Iterator for Children<'a> {
 fn parent_bytes(path: &[u8]) -> &[u8] {
     &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Xattrs;
+    use super::super::testing::*;
+    use super::*;
+    use ManifestError as E;
+
+    #[test]
+    fn entries_have_to_be_a_tree() {
+        let root = || dir("/");
+        let zero = Kind::CharDevice { major: 0, minor: 0 };
+        let cases = [
+            (vec![dir("/a")], E::Parent(p("/a"))),
+            (vec![file("/", "")], E::Root),
+            (vec![root(), file("/a", ""), dir("/a")], E::Order(p("/a"))),
+            (vec![root(), file("/a/b", "")], E::Parent(p("/a/b"))),
+            (vec![root(), file("/a", ""), file("/a/b", "")], E::Parent(p("/a/b"))),
+            (vec![root(), gone("/a"), file("/a/b", "")], E::Parent(p("/a/b"))),
+            (vec![root(), link("/a", "/b"), file("/b", "")], E::HardLink(p("/a"))),
+            (vec![root(), dir("/a"), link("/b", "/a")], E::HardLink(p("/b"))),
+            (vec![root(), gone("/a"), link("/b", "/a")], E::HardLink(p("/b"))),
+            (vec![root(), file("/a", ""), link("/b", "/a"), link("/c", "/b")], E::HardLink(p("/c"))),
+            (vec![root(), link("/b", "/a")], E::HardLink(p("/b"))),
+            (vec![root(), mode(0o10000, file("/a", ""))], E::Field(p("/a"), "mode")),
+            (vec![root(), mode(0o777, symlink("/a", "b"))], E::Field(p("/a"), "mode")),
+            (vec![root(), symlink("/a", "")], E::Field(p("/a"), "link target")),
+            (vec![root(), Entry { uid: 1, ..gone("/a") }], E::Field(p("/a"), "owner or time")),
+            (vec![root(), entry("/a", zero)], E::Field(p("/a"), "device number")),
+            (vec![opaque("/"), dir("/a"), gone("/a/b")], E::Whiteout(p("/a/b"))),
+        ];
+        for (entries, error) in cases {
+            assert_eq!(Manifest::new(entries), Err(error));
+        }
+        let long = format!("/{}", "n".repeat(256));
+        assert!(matches!(Manifest::new(vec![root(), dir(&long)]), Err(E::Path(_))));
+        assert!(Manifest::new(vec![root(), dir(&long[..256])]).is_ok());
+    }
+
+    #[test]
+    fn attributes_have_to_be_those_of_a_layer_in_normal_form() {
+        let with = |name: &[u8], value: &[u8]| {
+            let xattrs = [(name.to_vec(), value.to_vec())].into();
+            Manifest::new(vec![dir("/"), Entry { xattrs, ..file("/a", "") }]).is_ok()
+        };
+        let v3 = [&0x0300_0001u32.to_le_bytes()[..], &[0; 20]].concat();
+        let v2 = [&0x0200_0001u32.to_le_bytes()[..], &[0; 16]].concat();
+        assert!(with(b"user.x", b"") && with(b"security.capability", &v2));
+        for name in
+            [&b"user.overlay.opaque"[..], b"trusted.x", b"user.", b"user.\0", b"security.selinux", b""]
+        {
+            assert!(!with(name, b"y"), "{name:?}");
+        }
+        assert!(!with(b"security.capability", &v3));
+        let xattrs: Xattrs = [(b"user.x".to_vec(), b"".to_vec())].into();
+        for bare in [symlink("/a", "b"), entry("/a", Kind::Fifo), gone("/a")] {
+            let entries = vec![dir("/"), Entry { xattrs: xattrs.clone(), ..bare }];
+            assert_eq!(Manifest::new(entries), Err(E::Field(p("/a"), "extended attribute")));
+        }
+    }
+
+    #[test]
+    fn finds_entries_and_children() {
+        let m = layer([file("/a-/x", ""), file("/a/b/c", ""), file("/a/b-", ""), dir("/a/b0"), gone("/z")]);
+        let names = |of: &str| m.children(&p(of)).map(|e| e.path.to_string()).collect::<Vec<_>>();
+        assert_eq!(names("/"), ["/a", "/a-", "/z"]);
+        assert_eq!(names("/a"), ["/a/b", "/a/b-", "/a/b0"]);
+        assert_eq!(names("/a/b"), ["/a/b/c"]);
+        assert!(names("/a/b-").is_empty() && names("/q").is_empty());
+        assert_eq!(m.get(&p("/a/b0")), Some(&dir("/a/b0")));
+        assert_eq!(m.get(&p("/a/b1")), None);
+        assert_eq!(m.whiteouts().map(|e| e.path.clone()).collect::<Vec<_>>(), [p("/z")]);
+    }
+
+    #[test]
+    fn counts_content_once_for_all_names_of_a_file() {
+        assert_eq!(layer([file("/a", "123"), link("/b", "/a"), file("/c", "45")]).content_size(), 5);
+        assert_eq!(Manifest::default().id(), Manifest::empty_id());
+    }
+}

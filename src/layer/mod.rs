@@ -5,27 +5,34 @@ mod canonical;
 mod codec;
 mod commit;
 mod content;
+mod decompress;
 mod disk;
 mod entry;
 mod flatten;
+mod grow;
 mod manifest;
 mod merge;
 mod pack;
+mod pax;
 mod place;
+mod tar_reader;
+#[cfg(test)]
+mod testing;
 mod unpack;
 mod verify;
 mod view;
 mod walk;
 mod xattrs;
 
-pub use commit::commit;
+pub use commit::{commit, prepare_upper};
+pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};
 pub use manifest::{Children, Manifest, ManifestError};
 pub use merge::{Conflict, Part, merge};
 pub use pack::pack;
 pub use place::{Owners, place};
-pub use unpack::{decompress, unpack};
+pub use unpack::unpack;
 pub use verify::{Damage, verify};
 pub use view::{Found, View};
 

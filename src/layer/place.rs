@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fsetxattr, futimens, ioctl_ficlone, linkat, lsetxattr, makedev, mkdirat, mknodat, openat,
-    statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, futimens, ioctl_ficlone, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::entry::{Entry, Kind};
 use super::manifest::Manifest;
-use super::{IdShift, xattrs};
+use super::{IdShift, disk, xattrs};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
@@ -174,11 +174,12 @@ impl Tree<'_> {
                 self.make_node(parent, entry, FileType::BlockDevice, makedev(*major, *minor))
             }
             // overlayfs's own form of a whiteout; owner and time of it mean nothing.
-            Kind::Whiteout if self.owners != Owners::Caller => {
-                mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
-                    .map_err(|why| self.failed("make the whiteout", entry, why))
-            }
-            Kind::Whiteout | Kind::Dir { .. } | Kind::HardLink { .. } => Ok(()),
+            Kind::Whiteout => match self.owners {
+                Owners::Guest(ids) => disk::make_whiteout(parent, name, ids)
+                    .map_err(|why| self.failed("make the whiteout", entry, why)),
+                Owners::Caller => Ok(()),
+            },
+            Kind::Dir { .. } | Kind::HardLink { .. } => Ok(()),
         }
     }
 
@@ -234,7 +235,7 @@ impl Tree<'_> {
         let dir =
             openat(parent, name, flags, Mode::empty()).map_err(|why| self.failed("open", entry, why))?;
         if entry.kind == (Kind::Dir { opaque: true }) && self.owners != Owners::Caller {
-            fsetxattr(&dir, "user.overlay.opaque", b"y", XattrFlags::empty())
+            fsetxattr(&dir, disk::OPAQUE, b"y", XattrFlags::empty())
                 .map_err(|why| self.failed("mark as opaque", entry, why))?;
         }
         self.dress_open(dir.as_fd(), entry)
@@ -251,7 +252,7 @@ impl Tree<'_> {
                 .map_err(|why| self.failed("set an extended attribute of", entry, why))?;
         }
         fchmod(fd, self.mode(entry)).map_err(|why| self.failed("change the mode of", entry, why))?;
-        futimens(fd, &times(entry)).map_err(|why| self.failed("set the time of", entry, why))
+        futimens(fd, &disk::times(entry.mtime)).map_err(|why| self.failed("set the time of", entry, why))
     }
 
     /// The same for what cannot be opened.
@@ -271,7 +272,7 @@ impl Tree<'_> {
             chmodat(parent, name, self.mode(entry), AtFlags::empty())
                 .map_err(|why| self.failed("change the mode of", entry, why))?;
         }
-        utimensat(parent, name, &times(entry), AtFlags::SYMLINK_NOFOLLOW)
+        utimensat(parent, name, &disk::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|why| self.failed("set the time of", entry, why))
     }
 
@@ -310,10 +311,4 @@ impl Tree<'_> {
         }
         Ok(out)
     }
-}
-
-/// Access time and modification time alike, so that neither tells when the tree was made.
-fn times(entry: &Entry) -> Timestamps {
-    let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
 }

@@ -141,3 +141,98 @@ pub(super) fn stack<'a>(entries: impl Iterator<Item = (usize, &'a Entry)>) -> St
 fn is_dir(entry: &Entry) -> bool {
     matches!(entry.kind, Kind::Dir { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::*;
+    use super::*;
+
+    /// The plainest idea of a stack: one layer after the other is applied to a tree.
+    #[derive(Default)]
+    struct Model(BTreeMap<GuestPath, (usize, Entry)>);
+
+    impl Model {
+        fn apply(&mut self, layer: usize, manifest: &Manifest) {
+            for entry in manifest.entries() {
+                let ends = |kind: &Kind| !matches!(kind, Kind::Dir { opaque: false });
+                let was_dir = self.0.get(&entry.path).is_some_and(|(_, e)| is_dir(e));
+                if ends(&entry.kind) || !was_dir {
+                    self.0.retain(|path, _| !path.starts_with(&entry.path));
+                }
+                if entry.kind != Kind::Whiteout {
+                    self.0.insert(entry.path.clone(), (layer, entry.clone()));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_applying_layers_one_by_one(layers in prop::collection::vec(any_layer(), 0..6)) {
+            let view = View::new(layers.iter().cloned().map(Arc::new).collect());
+            let (mut model, mut hidden) = (Model::default(), Vec::new());
+            for (at, layer) in layers.iter().enumerate() {
+                let parents = layer.whiteouts().filter_map(|e| e.path.parent());
+                hidden.extend(parents.filter(|dir| !model.0.get(dir).is_some_and(|(_, e)| is_dir(e))));
+                model.apply(at, layer);
+            }
+            hidden.sort();
+            hidden.dedup();
+            prop_assert_eq!(view.hidden_dirs(), hidden);
+
+            let all: BTreeMap<_, _> =
+                view.walk(&p("/")).into_iter().map(|(path, f)| (path, (f.layer, f.entry.clone()))).collect();
+            prop_assert_eq!(&all, &model.0);
+            for path in layers.iter().flat_map(|layer| layer.entries()).map(|e| &e.path) {
+                let found = view.lookup(path).map(|f| (f.layer, f.entry.clone()));
+                prop_assert_eq!(found.as_ref(), model.0.get(path));
+                let children: Vec<Vec<u8>> = (model.0.keys())
+                    .filter(|child| child.parent().as_ref() == Some(path))
+                    .map(|child| child.name().to_vec())
+                    .collect();
+                prop_assert_eq!(view.children(path), children);
+                let below: Vec<_> = view.walk(path).into_iter().map(|(path, _)| path).collect();
+                let expected: Vec<_> = model.0.keys().filter(|k| k.starts_with(path)).cloned().collect();
+                prop_assert_eq!(below, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn resolves_hard_links_within_their_layer() {
+        let view = view([
+            layer([file("/a", "old"), link("/b", "/a")]),
+            layer([file("/a", "new")]),
+            layer([symlink("/c", "a")]),
+        ]);
+        let b = view.lookup(&p("/b")).unwrap();
+        assert_eq!((b.layer, b.node), (0, &file("/a", "old")));
+        assert_eq!(view.lookup(&p("/a")).unwrap().node, &file("/a", "new"));
+        assert_eq!(view.lookup(&p("/c")).unwrap().node, &symlink("/c", "a"));
+        assert_eq!(view.lookup(&p("/c/x")), None);
+    }
+
+    #[test]
+    fn nothing_shows_through_files_whiteouts_and_opaque_directories() {
+        let view = view([
+            layer([file("/a/x", ""), file("/b/x", ""), file("/c/x", ""), file("/d/x", "")]),
+            layer([file("/a", ""), gone("/b"), opaque("/c")]),
+            layer([file("/a/y", ""), file("/b/y", ""), file("/c/y", ""), file("/d/y", "")]),
+        ]);
+        for dir in ["/a", "/b", "/c"] {
+            assert_eq!(view.children(&p(dir)), [b"y"], "{dir}");
+        }
+        assert_eq!(view.children(&p("/d")), [b"x", b"y"]);
+        assert_eq!(view.hidden_dirs(), []);
+    }
+
+    #[test]
+    fn whiteouts_in_directories_of_one_layer_are_told() {
+        let top = layer([gone("/a/x"), gone("/b/y")]);
+        assert_eq!(view([layer([dir("/a")]), top.clone()]).hidden_dirs(), [p("/b")]);
+        assert_eq!(view([top.clone()]).hidden_dirs(), [p("/a"), p("/b")]);
+        assert_eq!(view([layer([file("/a", ""), dir("/b")]), top]).hidden_dirs(), [p("/a")]);
+    }
+}

@@ -1,5 +1,23 @@
 //! From a [`SandboxSpec`] to a finished process.
+//!
+//! isolith forks an *executor*, which clones an *init* for every sandbox, which forks the *command*. Each of
+//! the three runs ordinary code because none of them ever has a second thread when it forks.
 
+pub mod cgroup;
+mod command;
+pub mod doctor;
+mod executor;
+mod hints;
+pub mod ids;
+mod init;
+mod rootfs;
+mod seccomp;
+mod server;
+mod skeleton;
 mod spec;
+mod stage;
+mod wire;
 
+pub use executor::{Executor, Killer, Sandbox};
+pub use ids::IdPlan;
 pub use spec::{CacheMount, Limits, Outcome, SandboxSpec, SecretMount, Status, Usage};

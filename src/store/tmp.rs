@@ -127,6 +127,13 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         &self.0.path
     }
+
+    /// A directory in it to lay a tree in, made when it is not there.
+    pub fn tree(&self) -> Result<PathBuf> {
+        let tree = self.0.path.join("fs");
+        io::make_dir(&tree, 0o755)?;
+        Ok(tree)
+    }
 }
 
 /// Where an open store writes files before they are renamed into place.
