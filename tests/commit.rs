@@ -118,6 +118,19 @@ impl Stack {
     }
 }
 
+impl Stack {
+    /// The layer of a step that is then forgotten.
+    fn try_step(&mut self, script: &str) -> Arc<Manifest> {
+        let layer = self.step(script);
+        self.layers.pop();
+        for name in [self.path(self.layers.len()), self.dir.path().join(format!("work{}", self.layers.len()))]
+        {
+            std::fs::remove_dir_all(name).unwrap();
+        }
+        layer
+    }
+}
+
 /// A base with something of everything.
 const BASE: &str = "
     mkdir -p etc usr/bin usr/lib/deep/er
@@ -172,13 +185,14 @@ fn a_step_that_changes_nothing_leaves_nothing() {
         "for f in usr/lib/*; do touch \"$f\"; done",
         "rm etc/two etc/also-two; echo two > etc/two; ln etc/two etc/also-two",
     ] {
-        let layer = stack.step(script);
+        let layer = stack.try_step(script);
         assert_eq!(layer.entries(), [], "{script}");
     }
 }
 
 #[test]
 fn a_layer_is_the_smallest_difference() {
+    let mut stack = Stack::new(BASE);
     for (script, expected) in [
         ("echo new > etc/passwd", "f /etc/passwd"),
         ("chmod 600 etc/passwd", "f /etc/passwd"),
@@ -212,7 +226,7 @@ fn a_layer_is_the_smallest_difference() {
         ("mkfifo usr/pipe; mkdir -m 1777 tmp", "p /usr/pipe"),
         ("touch etc/a; rm etc/a; touch etc/b; mkdir etc/.wh.c; rm -r etc/.wh.c", "f /etc/b"),
     ] {
-        let layer = Stack::new(BASE).step(script);
+        let layer = stack.try_step(script);
         assert_eq!(what(&layer).join(","), expected, "{script}");
         assert!(!layer.is_empty());
         for entry in layer.entries() {
@@ -229,7 +243,8 @@ fn how_a_step_got_there_does_not_show() {
         "echo 2 > b; mkdir d; echo 1 > d/c; mv b d/b; ln d/c d/a; touch -d 2001-01-01 d d/a; rm -f etc/two; umask 077",
         "umask 077; mkdir d; umask 022; chmod 755 d; echo 1 > x; ln x d/c; ln x d/a; rm x; echo 2 > d/b; mv etc/two y; rm y; touch etc/passwd",
     ];
-    let layers: Vec<_> = ways.iter().map(|way| Stack::new(BASE).step(way)).collect();
+    let mut stack = Stack::new(BASE);
+    let layers: Vec<_> = ways.iter().map(|way| stack.try_step(way)).collect();
     assert_eq!(layers[0], layers[1]);
     assert_eq!(layers[0], layers[2]);
     assert_eq!(layers[0].id(), layers[2].id());
