@@ -63,8 +63,7 @@ impl Stack {
         for dir in self.view().hidden_dirs() {
             std::fs::create_dir_all(skeleton.join(dir.as_relative())).unwrap();
         }
-        let work = format!("work{}", self.layers.len());
-        for name in ["merged", &work] {
+        for name in ["merged", "work"] {
             std::fs::create_dir_all(self.dir.path().join(name)).unwrap();
         }
         let lower: Vec<_> = (0..self.layers.len()).rev().map(|at| format!("fs{at}")).collect();
@@ -72,7 +71,7 @@ impl Stack {
         let mount = match upper {
             Some(upper) => {
                 // Volatile: unmounting does not sync the whole disk.
-                format!("volatile,userxattr,lowerdir={lower},upperdir={},workdir={work}", upper.display())
+                format!("volatile,userxattr,lowerdir={lower},upperdir={},workdir=work", upper.display())
             }
             None if self.layers.is_empty() => "userxattr,lowerdir=skeleton:merged".to_string(),
             None => format!("userxattr,lowerdir={lower}"),
@@ -85,7 +84,7 @@ impl Stack {
         let look = if attributes { format!("{look}\nxattr list") } else { look.to_string() };
         let whole = format!(
             "cd {0}; mount -t overlay -o {mount} overlay merged && cd merged || exit 99\n\
-            umask 022\n{XATTR}\n( set -e\n{script}\n) >&2 || exit 98\n{look}",
+            umask 022\n{XATTR}\n( set -e\n{script}\n) >&2 || exit 98\n{look}\ncd ..; umount merged; rm -rf work",
             self.dir.path().display()
         );
         let mut unshare = Command::new("unshare");
@@ -123,10 +122,7 @@ impl Stack {
     fn try_step(&mut self, script: &str) -> Arc<Manifest> {
         let layer = self.step(script);
         self.layers.pop();
-        for name in [self.path(self.layers.len()), self.dir.path().join(format!("work{}", self.layers.len()))]
-        {
-            std::fs::remove_dir_all(name).unwrap();
-        }
+        std::fs::remove_dir_all(self.path(self.layers.len())).unwrap();
         layer
     }
 }
