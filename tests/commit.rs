@@ -63,8 +63,7 @@ impl Stack {
         for dir in self.view().hidden_dirs() {
             std::fs::create_dir_all(skeleton.join(dir.as_relative())).unwrap();
         }
-        let work = format!("work{}", self.layers.len());
-        for name in ["merged", &work] {
+        for name in ["merged", "work"] {
             std::fs::create_dir_all(self.dir.path().join(name)).unwrap();
         }
         let lower: Vec<_> = (0..self.layers.len()).rev().map(|at| format!("fs{at}")).collect();
@@ -72,7 +71,7 @@ impl Stack {
         let mount = match upper {
             Some(upper) => {
                 // Volatile: unmounting does not sync the whole disk.
-                format!("volatile,userxattr,lowerdir={lower},upperdir={},workdir={work}", upper.display())
+                format!("volatile,userxattr,lowerdir={lower},upperdir={},workdir=work", upper.display())
             }
             None if self.layers.is_empty() => "userxattr,lowerdir=skeleton:merged".to_string(),
             None => format!("userxattr,lowerdir={lower}"),
@@ -85,7 +84,7 @@ impl Stack {
         let look = if attributes { format!("{look}\nxattr list") } else { look.to_string() };
         let whole = format!(
             "cd {0}; mount -t overlay -o {mount} overlay merged && cd merged || exit 99\n\
-            umask 022\n{XATTR}\n( set -e\n{script}\n) >&2 || exit 98\n{look}",
+            umask 022\n{XATTR}\n( set -e\n{script}\n) >&2 || exit 98\n{look}\ncd ..; umount merged; rm -rf work",
             self.dir.path().display()
         );
         let mut unshare = Command::new("unshare");
@@ -115,6 +114,16 @@ impl Stack {
         self.layers.push(manifest.clone());
         assert_eq!(self.run(":", None, attributes), seen, "after {script}");
         manifest
+    }
+}
+
+impl Stack {
+    /// The layer of a step that is then forgotten.
+    fn try_step(&mut self, script: &str) -> Arc<Manifest> {
+        let layer = self.step(script);
+        self.layers.pop();
+        std::fs::remove_dir_all(self.path(self.layers.len())).unwrap();
+        layer
     }
 }
 
@@ -172,13 +181,14 @@ fn a_step_that_changes_nothing_leaves_nothing() {
         "for f in usr/lib/*; do touch \"$f\"; done",
         "rm etc/two etc/also-two; echo two > etc/two; ln etc/two etc/also-two",
     ] {
-        let layer = stack.step(script);
+        let layer = stack.try_step(script);
         assert_eq!(layer.entries(), [], "{script}");
     }
 }
 
 #[test]
 fn a_layer_is_the_smallest_difference() {
+    let mut stack = Stack::new(BASE);
     for (script, expected) in [
         ("echo new > etc/passwd", "f /etc/passwd"),
         ("chmod 600 etc/passwd", "f /etc/passwd"),
@@ -212,7 +222,7 @@ fn a_layer_is_the_smallest_difference() {
         ("mkfifo usr/pipe; mkdir -m 1777 tmp", "p /usr/pipe"),
         ("touch etc/a; rm etc/a; touch etc/b; mkdir etc/.wh.c; rm -r etc/.wh.c", "f /etc/b"),
     ] {
-        let layer = Stack::new(BASE).step(script);
+        let layer = stack.try_step(script);
         assert_eq!(what(&layer).join(","), expected, "{script}");
         assert!(!layer.is_empty());
         for entry in layer.entries() {
@@ -229,7 +239,8 @@ fn how_a_step_got_there_does_not_show() {
         "echo 2 > b; mkdir d; echo 1 > d/c; mv b d/b; ln d/c d/a; touch -d 2001-01-01 d d/a; rm -f etc/two; umask 077",
         "umask 077; mkdir d; umask 022; chmod 755 d; echo 1 > x; ln x d/c; ln x d/a; rm x; echo 2 > d/b; mv etc/two y; rm y; touch etc/passwd",
     ];
-    let layers: Vec<_> = ways.iter().map(|way| Stack::new(BASE).step(way)).collect();
+    let mut stack = Stack::new(BASE);
+    let layers: Vec<_> = ways.iter().map(|way| stack.try_step(way)).collect();
     assert_eq!(layers[0], layers[1]);
     assert_eq!(layers[0], layers[2]);
     assert_eq!(layers[0].id(), layers[2].id());

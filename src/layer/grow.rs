@@ -183,7 +183,8 @@ impl Tree {
         let parent = self.parent(&entry.path)?;
         let name = entry.path.name();
         let device = |kind, major, minor| {
-            rustix::fs::mknodat(parent, name, kind, Mode::empty(), rustix::fs::makedev(major, minor))
+            let (ours, number) = (Mode::RUSR | Mode::WUSR, rustix::fs::makedev(major, minor));
+            rustix::fs::mknodat(parent, name, kind, ours, number)
         };
         match &entry.kind {
             Kind::Symlink { target } => {
