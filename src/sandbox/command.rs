@@ -1,7 +1,7 @@
 //! The command of a sandbox: its environment, its limits, and the last calls before `execve`.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use super::SandboxSpec;
 use super::server::Job;
@@ -155,10 +155,9 @@ impl Command {
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
         let mut stdio = [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
-        let null;
         if !self.interactive {
-            null = fd::open_in_root(fd::here(), c"dev/null", libc::O_RDONLY, 0)?;
-            stdio[0] = null.as_raw_fd();
+            // Not owned: it is closed below with everything else.
+            stdio[0] = fd::open_in_root(fd::here(), c"dev/null", libc::O_RDONLY, 0)?.into_raw_fd();
         }
         fd::set_stdio(stdio)?;
         // The report pipe closes itself at execve.

@@ -45,6 +45,9 @@ fn set_up(job: &Job<'_>) -> Result<Command> {
     if job.spec.action.network == Network::None {
         privilege::loopback_up()?;
     }
+    // This one even has to come before the change of ids, after which the init may not write to its own /proc.
+    process::unshare(CLONE_NEWTIME).map_err(super::hints::explain)?;
+    start_clocks()?;
     wait_for(&job.gate)?;
     privilege::become_user(0, 0)?;
     // From here no change of credentials follows that would undo this. The parent may have died before.
@@ -56,8 +59,7 @@ fn set_up(job: &Job<'_>) -> Result<Command> {
         wait_for(hold)?;
     }
     // The cgroup namespace's root is the group the init is in now.
-    process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
-    start_clocks()?;
+    process::unshare(libc::CLONE_NEWCGROUP).map_err(super::hints::explain)?;
     rootfs::enter(job.spec, &job.host)?;
     let command = Command::prepare(job.spec)?;
     process::set_undumpable()?;

@@ -82,7 +82,7 @@ fn serve(socket: OwnedFd, store: &Path, ids: IdShift) -> Result<()> {
 
 /// Cuts the process off from isolith's and makes its mounts.
 fn prepare(socket: OwnedFd, store: &Path, ids: IdShift) -> Result<(Server, OwnedFd)> {
-    process::reset_signals();
+    process::reset_signals()?;
     process::new_session()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|e| Error::io("open", Path::new("/dev/null"), e))?;

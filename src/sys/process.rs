@@ -180,17 +180,16 @@ pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Every signal does its default thing again, and none is blocked.
-pub fn reset_signals() {
-    // SAFETY: all-zero is SIG_DFL with an empty mask; signals that cannot be changed only give EINVAL.
-    unsafe {
-        let action: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+pub fn reset_signals() -> Result<()> {
+    // The kernel's own layout, all zero: SIG_DFL, no flags, empty mask. The raw call, because glibc's keeps the
+    // two signals of its threads from being reset.
+    let action = [0u64; 4];
+    for signal in 1..=64 {
+        let null = std::ptr::null_mut::<u64>();
+        // SAFETY: `action` is at least as large as the kernel's structure; SIGKILL and SIGSTOP only give EINVAL.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), null, 8) };
     }
+    unblock_signals()
 }
 
 /// No signal is blocked any more.
