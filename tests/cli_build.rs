@@ -110,7 +110,10 @@ fn explain_names_the_variable() {
         let run = isolith(world, &["explain", "recipe.toml", "--set", "WHO=earth", "--json"]);
         let lines: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2, "{run}");
-        assert_eq!((lines[0]["verdict"].as_str(), lines[1]["verdict"].as_str()), (Some("miss"), Some("unknown")));
+        assert_eq!(
+            (lines[0]["verdict"].as_str(), lines[1]["verdict"].as_str()),
+            (Some("miss"), Some("unknown"))
+        );
     });
 }
 
@@ -126,7 +129,8 @@ fn a_failed_step_says_where_to_look() {
         assert!(run.stderr.contains("step `breaks` exited with status 7"), "{run}");
         assert!(!run.stderr.contains("line 9\n") && run.stderr.contains("line 10\n"), "not 30 lines: {run}");
         assert!(run.stderr.contains("line 39\n"), "{run}");
-        assert!(run.stderr.contains("isolith shell recipe.toml:breaks --after"), "{run}");
+        let open = format!("isolith shell recipe.toml:breaks --store {} --after", world.store().display());
+        assert!(run.stderr.contains(&open), "{run}");
         let log = run.stderr.split("whole log: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
         assert!(world.path("work").join(log).is_file(), "no file {log}: {run}");
 
@@ -268,7 +272,9 @@ fn a_reader_that_goes_away_stops_the_build() {
 #[test]
 fn the_store_is_removed_without_root() {
     each_mode(|world| {
-        world.recipe("[[step]]\nname = \"owned\"\nrun = \"mkdir -m 700 /x; chown 1000:1000 /x; touch /x/y\"\n");
+        world.recipe(
+            "[[step]]\nname = \"owned\"\nrun = \"mkdir -m 700 /x; chown 1000:1000 /x; touch /x/y\"\n",
+        );
         assert_eq!(isolith(world, &["build", "recipe.toml"]).code, 0);
         let run = isolith(world, &["store", "info", "--json"]);
         let info: Value = serde_json::from_str(&run.stdout).unwrap();

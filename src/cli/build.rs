@@ -85,8 +85,14 @@ pub(super) fn build_and_export(
     held.release();
     let built = result?;
     if let Some(failure) = &built.failure {
-        let set = if built.recipe.path == failure.recipe { set } else { &[] };
-        context.ui.failure(failure, &context.surroundings.env.cwd, set);
+        let mut flags = Vec::new();
+        if built.recipe.path == failure.recipe {
+            flags.extend(set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]));
+        }
+        if let Some(store) = &context.global.store {
+            flags.extend(["--store".to_string(), store.display().to_string()]);
+        }
+        context.ui.failure(failure, &context.surroundings.env.cwd, &flags);
         return Ok(ExitCode::from(Class::Step.exit_code()));
     }
     if !matches!(settings.progress.value, Progress::Json | Progress::Quiet) {

@@ -76,7 +76,8 @@ fn what_follows_two_dashes_belongs_to_the_command() {
 
 #[test]
 fn the_starter_is_a_recipe_without_mistakes() {
-    let recipe = crate::recipe::parse(init::STARTER, std::path::Path::new("/x/recipe.toml"), &Default::default());
+    let recipe =
+        crate::recipe::parse(init::STARTER, std::path::Path::new("/x/recipe.toml"), &Default::default());
     let recipe = recipe.expect("the starter has a mistake");
     assert_eq!(recipe.name, "starter");
     assert_eq!(recipe.steps.len(), 2);
