@@ -1,9 +1,10 @@
 //! `isolith build`: plan, run what is missing, export.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use super::outputs::Wanted;
 use super::request::RecipeArgs;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
@@ -70,22 +71,28 @@ pub(super) fn build_and_export(
     settings: &Settings,
     request: &Request,
     set: &[(String, String)],
-    choose: impl FnOnce(&Built) -> Result<Vec<outputs::Wanted>>,
+    choose: impl FnOnce(&Built) -> Result<Vec<Wanted>>,
 ) -> Result<ExitCode> {
     let mut session = context.session(settings)?;
     let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
     let held = HoldFinished { inner: progress.as_ref(), held: Mutex::new(None) };
     let result = session.build(request, &held).and_then(|built| {
         if built.failure.is_none() {
-            export(&mut session, &choose(&built)?, &held)?;
+            export(&mut session, &choose(&built)?, &context.surroundings.env.cwd, &held)?;
         }
         Ok(built)
     });
     held.release();
     let built = result?;
     if let Some(failure) = &built.failure {
-        let set = if built.recipe.path == failure.recipe { set } else { &[] };
-        context.ui.failure(failure, &context.surroundings.env.cwd, set);
+        let mut flags = Vec::new();
+        if built.recipe.path == failure.recipe {
+            flags.extend(set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]));
+        }
+        if let Some(store) = &context.global.store {
+            flags.extend(["--store".to_string(), store.display().to_string()]);
+        }
+        context.ui.failure(failure, &context.surroundings.env.cwd, &flags);
         return Ok(ExitCode::from(Class::Step.exit_code()));
     }
     if !matches!(settings.progress.value, Progress::Json | Progress::Quiet) {
@@ -94,12 +101,13 @@ pub(super) fn build_and_export(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes outputs and tells the observer of each.
-fn export(session: &mut Session, wanted: &[outputs::Wanted], observer: &dyn Observer) -> Result<()> {
+/// Writes outputs and tells the observer of each, with paths as they are seen from `cwd`.
+fn export(session: &mut Session, wanted: &[Wanted], cwd: &Path, observer: &dyn Observer) -> Result<()> {
     for wanted in wanted {
         session.export(&wanted.layers, &wanted.target)?;
         let (Target::Dir(to) | Target::Tar(to)) = &wanted.target;
-        observer.event(Event::Exported { output: wanted.name.clone(), to: to.display().to_string() });
+        let to = to.strip_prefix(cwd).unwrap_or(to).display().to_string();
+        observer.event(Event::Exported { output: wanted.name.clone(), to });
     }
     Ok(())
 }

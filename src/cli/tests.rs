@@ -73,3 +73,24 @@ fn what_follows_two_dashes_belongs_to_the_command() {
     };
     insta::assert_debug_snapshot!(args);
 }
+
+#[test]
+fn the_starter_is_a_recipe_without_mistakes() {
+    let recipe =
+        crate::recipe::parse(init::STARTER, std::path::Path::new("/x/recipe.toml"), &Default::default());
+    let recipe = recipe.expect("the starter has a mistake");
+    assert_eq!(recipe.name, "starter");
+    assert_eq!(recipe.steps.len(), 2);
+    assert!(recipe.outputs.contains_key("default"));
+}
+
+#[test]
+fn the_recipes_that_ship_have_no_mistakes() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    for name in ["hello", "diamond", "tally", "counter", "lua"] {
+        let path = dir.join(name).with_extension("toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let recipe = crate::recipe::parse(&text, &path, &Default::default());
+        assert_eq!(recipe.expect("a shipped recipe has a mistake").name, name);
+    }
+}

@@ -43,17 +43,12 @@ pub(super) fn status(status: Status, limit: Option<&str>) -> String {
 }
 
 /// A step that failed: how, the end of its log, where the rest is, and the command that opens a shell in
-/// the state it left. `set` are the `--set` values that belong on that command line.
-pub(super) fn render_failure(
-    style: Style,
-    failure: &Failure,
-    cwd: &Path,
-    set: &[(String, String)],
-) -> String {
+/// the state it left. `flags` are the words that belong on that command line.
+pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags: &[String]) -> String {
     let target = format!("{}:{}", text::relative(&failure.recipe, cwd), failure.step);
     let mut words = text::shell_word(&target);
-    for (key, value) in set {
-        words += &format!(" --set {}", text::shell_word(&format!("{key}={value}")));
+    for flag in flags {
+        words += &format!(" {}", text::shell_word(flag));
     }
     let ended = status(failure.status, failure.limit);
     let mut out = String::new();
@@ -102,8 +97,8 @@ mod tests {
             log: "/work/cache/logs/ab/abcd.zst".into(),
             tail: vec!["cc -o hello".into(), "\x1b[31mFAIL\x1b[0m greet".into()],
         };
-        let set = [("LEVEL".to_string(), "a b".to_string())];
-        let first = render_failure(Style::PLAIN, &failure, Path::new("/work"), &set);
+        let flags = ["--set".to_string(), "LEVEL=a b".to_string()];
+        let first = render_failure(Style::PLAIN, &failure, Path::new("/work"), &flags);
         failure.tail.clear();
         failure.status = Status::Signaled(9);
         failure.limit = Some("memory");

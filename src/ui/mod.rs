@@ -67,8 +67,8 @@ impl Ui {
     }
 
     /// A step that failed: the end of its log, where the rest is, and how to look around.
-    pub fn failure(&self, failure: &Failure, cwd: &Path, set: &[(String, String)]) {
-        to_stderr(&failure::render_failure(self.style, failure, cwd, set));
+    pub fn failure(&self, failure: &Failure, cwd: &Path, flags: &[String]) {
+        to_stderr(&failure::render_failure(self.style, failure, cwd, flags));
     }
 
     /// One line that says what a build did.
