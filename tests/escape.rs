@@ -333,7 +333,9 @@ fn processes_left_behind_by_a_killed_isolith() {
             assert!(n > 0, "the build ended: {seen}");
             seen.push_str(&String::from_utf8_lossy(&part[..n]));
         }
-        assert!(!running(number).is_empty());
+        while running(number).is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until_gone(number);
@@ -393,9 +395,9 @@ impl Drop for Segment {
 #[test]
 fn clock_and_kernel_log() {
     // Depends on the seccomp filter and on the dropped capabilities.
-    attempt_inside("date -s 2001-01-01 && echo REACHED; dmesg && echo REACHED");
-    let year = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(year > 1_500_000_000);
+    attempt_inside(
+        "date -s 2001-01-01 > /dev/null; test $(date +%Y) = 2001 && echo REACHED; dmesg && echo REACHED",
+    );
 }
 
 #[test]

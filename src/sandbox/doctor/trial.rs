@@ -92,7 +92,7 @@ fn overlay(dir: &Path) -> Result<(), Refusal> {
         fs::create_dir(dir.join(name)).map_err(io)?;
     }
     fs::write(dir.join("one/below"), "below").map_err(io)?;
-    std::env::set_current_dir(dir).map_err(io)?;
+    rustix::process::chdir(dir).map_err(|why| Refusal::new("chdir", why))?;
     mount("overlay", "root", |fs| {
         fsconfig_set_flag(fs, "userxattr").map_err(|why| Refusal::new("overlay option userxattr", why))?;
         for lower in ["two", "one"] {
