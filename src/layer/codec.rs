@@ -147,6 +147,9 @@ impl<'a> Reader<'a> {
         let [kind] = self.array()?;
         let mut entry =
             Entry { path, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new(), kind: Kind::Whiteout };
+        if !(FILE..=BLOCK_DEVICE).contains(&kind) {
+            return Err(ManifestError::Field(entry.path, "kind"));
+        }
         if !matches!(kind, HARD_LINK | WHITEOUT) {
             entry.mode = u16::from_le_bytes(self.array()?);
             entry.uid = self.u32()?;
@@ -169,8 +172,7 @@ impl<'a> Reader<'a> {
             HARD_LINK => Kind::HardLink { target: self.path()? },
             WHITEOUT => Kind::Whiteout,
             CHAR_DEVICE => Kind::CharDevice { major: self.u32()?, minor: self.u32()? },
-            BLOCK_DEVICE => Kind::BlockDevice { major: self.u32()?, minor: self.u32()? },
-            _ => return Err(ManifestError::Field(entry.path, "kind")),
+            _ => Kind::BlockDevice { major: self.u32()?, minor: self.u32()? },
         };
         Ok(entry)
     }

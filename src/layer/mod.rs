@@ -9,6 +9,7 @@ mod decompress;
 mod disk;
 mod entry;
 mod flatten;
+mod grow;
 mod manifest;
 mod merge;
 mod pack;

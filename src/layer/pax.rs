@@ -61,13 +61,12 @@ mod tests {
         }
         let mut out = Vec::new();
         push(&mut out, b"path", b"a");
-        assert_eq!(out, b"10 path=a\n");
+        assert_eq!(out, b"9 path=a\n");
     }
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in
-            ["9 path=a\n", "11 path=a\n", "10 path=a", "x path=a\n", "5 ab\n", "10path=ab\n", "0 a=b\n"]
+        for bad in ["8 path=a\n", "10 path=a\n", "9 path=a", "x path=a\n", "5 ab\n", "9path=ab\n", "0 a=b\n"]
         {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }

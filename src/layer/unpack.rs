@@ -1,18 +1,14 @@
 //! Unpack: a tar archive becomes a layer's file tree, in one pass over its bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use tar::EntryType;
 
-use super::canonical::{self, Node};
+use super::grow::{Outcome, Tree, refused};
 use super::pack::{OPAQUE, WHITEOUT};
 use super::tar_reader::{Member, TarReader};
-use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk, xattrs};
-use crate::digest::ContentDigest;
+use super::{Entry, IdShift, Kind, Manifest, disk, xattrs};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
@@ -33,9 +29,7 @@ use crate::path::GuestPath;
 ///   member, an archive that is cut off or malformed. `dest` is then of no further use.
 pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest> {
     let root = disk::open_root(dest).map_err(|why| Error::io("open", dest, why))?;
-    let buffer = vec![0; 256 * 1024];
-    let mut unpack =
-        Unpack { root, ids, buffer, nodes: BTreeMap::new(), gone: BTreeSet::new(), shared: 0, parent: None };
+    let mut tree = Tree::new(root, ids);
     let mut archive = TarReader::new(archive);
     let malformed = |why: io::Error| {
         Error::machine("cannot read the tar archive")
@@ -44,403 +38,147 @@ pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest>
     };
     while let Some(member) = archive.next().map_err(malformed)? {
         let name = String::from_utf8_lossy(&member.path).into_owned();
-        unpack.member(member, &mut archive).map_err(|problem| problem.into_error(&name))?;
+        put(&mut tree, member, &mut archive).map_err(|problem| problem.into_error(&name))?;
     }
-    unpack.finish()
+    tree.finish()
 }
 
-/// Why a member cannot be unpacked.
-enum Problem {
-    /// The archive says something impossible; with a hint.
-    Refused(String, &'static str),
-    /// The system refused.
-    Failed(&'static str, io::Error),
+/// Puts one member into the tree.
+fn put(tree: &mut Tree, member: Member, data: &mut impl Read) -> Outcome<()> {
+    let path = match GuestPath::from_relative(&member.path) {
+        Ok(path) => path,
+        Err(why) => return refused(why.to_string(), "archives for layers have plain relative names"),
+    };
+    if let Some(name) = path.name().strip_prefix(WHITEOUT) {
+        return marker(tree, &path, name);
+    }
+    if path.is_root() && member.kind != EntryType::Directory {
+        return refused("the root is no directory", "archives for layers hold a file tree");
+    }
+    if member.kind == EntryType::Char && member.device == (0, 0) {
+        return tree.hide(path);
+    }
+    let id = |what, id| match u32::try_from(id) {
+        Ok(id) if id <= IdShift::MAX_GUEST => Ok(id),
+        _ => refused(
+            format!("its {what} id {id} is above {}", IdShift::MAX_GUEST),
+            "sandboxes have 65536 ids: make the archive with other numeric owners (tar --owner --group)",
+        ),
+    };
+    let mut entry = Entry {
+        path,
+        mode: member.mode,
+        uid: id("user", member.uid)?,
+        gid: id("group", member.gid)?,
+        mtime: member.mtime,
+        xattrs: member.xattrs.iter().filter_map(|(name, value)| xattrs::from_guest(name, value)).collect(),
+        kind: Kind::Fifo,
+    };
+    let (major, minor) = member.device;
+    match member.kind {
+        EntryType::Directory => return tree.directory(entry),
+        EntryType::Link => return tree.hard_link(entry.path, &member.link),
+        EntryType::Regular | EntryType::Continuous => return tree.file(entry, member.size, data),
+        EntryType::Symlink => {
+            entry.mode = 0;
+            entry.kind = Kind::Symlink { target: member.link };
+        }
+        EntryType::Fifo => {}
+        EntryType::Char => entry.kind = Kind::CharDevice { major, minor },
+        EntryType::Block => entry.kind = Kind::BlockDevice { major, minor },
+        EntryType::GNUSparse => return refused("it is sparse", "make the archive without --sparse"),
+        other => {
+            return refused(format!("unknown kind {:?}", char::from(other.as_byte())), "leave it out");
+        }
+    }
+    tree.special(entry)
 }
 
-impl Problem {
-    fn into_error(self, name: &str) -> Error {
-        match self {
-            Self::Refused(why, hint) => {
-                Error::machine(format!("cannot unpack the archive member `{name}`: {why}")).hint(hint)
+/// Puts in what is said by a name that begins with `.wh.`; `name` is the rest.
+fn marker(tree: &mut Tree, path: &GuestPath, name: &[u8]) -> Outcome<()> {
+    if path.name() == OPAQUE {
+        tree.hide_siblings(path)
+    } else if matches!(name, b"" | b"." | b"..") {
+        refused("it hides no possible name", "whiteouts are called `.wh.NAME`")
+    } else if name.starts_with(WHITEOUT) {
+        Ok(())
+    } else {
+        tree.hide(path.parent().unwrap_or_default().join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::super::testing::any_layer;
+    use super::super::{pack, verify};
+    use super::*;
+
+    fn packed(manifest: &Manifest, files: &Path) -> Vec<u8> {
+        let content = |entry: &Entry| match entry.kind {
+            Kind::File { size, .. } => Ok::<PathBuf, Error>(files.join(size.to_string())),
+            _ => panic!("{entry:?} has no content"),
+        };
+        let mut out = Vec::new();
+        pack(manifest, &content, &mut out).unwrap();
+        out
+    }
+
+    /// What an unprivileged test may make of a layer: small ids and times that every file system has.
+    fn possible(layer: Manifest, shift: u32) -> Manifest {
+        let root = shift == 0;
+        let mut entries = layer.into_entries();
+        for entry in &mut entries {
+            let device = matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. });
+            if device && !root {
+                (entry.kind, entry.xattrs) = (Kind::Fifo, Default::default());
             }
-            Self::Failed(verb, why) => {
-                let denied = why.kind() == io::ErrorKind::PermissionDenied && verb == "make the device";
-                let error =
-                    Error::machine(format!("cannot {verb} for the archive member `{name}`")).because(why);
-                match denied {
-                    true => error.hint("devices can be made by root only: run as root, or leave it out"),
-                    false => error,
+            if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = &mut entry.kind {
+                (*major, *minor) = (*major % 4095, *minor % 1_000_000);
+            }
+            (entry.uid, entry.gid) = if root { (entry.uid, entry.gid % 65536) } else { (0, 0) };
+            if !matches!(entry.kind, Kind::HardLink { .. } | Kind::Whiteout) {
+                entry.mtime = entry.mtime.rem_euclid(1 << 34) - (1 << 31);
+            }
+            // Setuid and setgid need the group too; unprivileged, directories must stay open to the test.
+            if !root {
+                entry.mode = if entry.mode == 0 { 0 } else { 0o700 };
+                if !matches!(entry.kind, Kind::Dir { .. } | Kind::File { .. }) {
+                    entry.xattrs.clear();
                 }
             }
         }
-    }
-}
-
-type Outcome<T> = std::result::Result<T, Problem>;
-
-/// For `map_err`: the system refused to `verb`.
-fn failing<E: Into<io::Error>>(verb: &'static str) -> impl Fn(E) -> Problem {
-    move |why| Problem::Failed(verb, why.into())
-}
-
-fn refused<T>(why: impl Into<String>, hint: &'static str) -> Outcome<T> {
-    Err(Problem::Refused(why.into(), hint))
-}
-
-struct Unpack {
-    root: OwnedFd,
-    ids: IdShift,
-    buffer: Vec<u8>,
-    /// What has been made so far; with every path its ancestors, all directories.
-    nodes: BTreeMap<GuestPath, Node>,
-    /// Whiteouts.
-    gone: BTreeSet<GuestPath>,
-    /// How many files have several names.
-    shared: u64,
-    /// The directory that was used last.
-    parent: Option<(GuestPath, OwnedFd)>,
-}
-
-impl Unpack {
-    fn member(&mut self, member: Member, data: &mut impl Read) -> Outcome<()> {
-        let path = match GuestPath::from_relative(&member.path) {
-            Ok(path) => path,
-            Err(why) => return refused(why.to_string(), "archives for layers have plain relative names"),
-        };
-        if let Some(name) = path.name().strip_prefix(WHITEOUT) {
-            return self.marker(&path, name);
-        }
-        if member.kind == EntryType::Char && member.device == (0, 0) {
-            self.make_ancestors(&path)?;
-            self.gone.insert(path);
-            return Ok(());
-        }
-        if path.is_root() && member.kind != EntryType::Directory {
-            return refused("the root is no directory", "archives for layers hold a file tree");
-        }
-        let id = |what, id| match u32::try_from(id) {
-            Ok(id) if id <= IdShift::MAX_GUEST => Ok(id),
-            _ => refused(
-                format!("its {what} id {id} is above {}", IdShift::MAX_GUEST),
-                "sandboxes have 65536 ids: make the archive with other numeric owners (tar --owner --group)",
-            ),
-        };
-        let mut entry = Entry {
-            path,
-            mode: member.mode,
-            uid: id("user", member.uid)?,
-            gid: id("group", member.gid)?,
-            mtime: member.mtime,
-            xattrs: member
-                .xattrs
-                .iter()
-                .filter_map(|(name, value)| xattrs::from_guest(name, value))
-                .collect(),
-            kind: Kind::Fifo,
-        };
-        let (major, minor) = member.device;
-        match member.kind {
-            EntryType::Directory => return self.directory(entry),
-            EntryType::Link => return self.hard_link(entry.path, &member.link),
-            EntryType::Regular | EntryType::Continuous => return self.file(entry, member.size, data),
-            EntryType::Symlink => {
-                entry.mode = 0;
-                entry.kind = Kind::Symlink { target: member.link };
-            }
-            EntryType::Fifo => {}
-            EntryType::Char => entry.kind = Kind::CharDevice { major, minor },
-            EntryType::Block => entry.kind = Kind::BlockDevice { major, minor },
-            EntryType::GNUSparse => return refused("it is sparse", "make the archive without --sparse"),
-            other => {
-                return refused(format!("unknown kind {:?}", char::from(other.as_byte())), "leave it out");
+        for entry in &mut entries {
+            if let (Kind::File { size, digest }, false) = (&mut entry.kind, root) {
+                (*size, *digest) = (1, crate::digest::ContentDigest::of(&[0]));
             }
         }
-        self.special(entry)
+        Manifest::new(entries).unwrap()
     }
 
-    /// A name that begins with `.wh.`; `name` is the rest.
-    fn marker(&mut self, path: &GuestPath, name: &[u8]) -> Outcome<()> {
-        self.make_ancestors(path)?;
-        let dir = path.parent().unwrap_or_default();
-        if path.name() == OPAQUE {
-            if let Some(Node { entry: Entry { kind: Kind::Dir { opaque }, .. }, .. }) =
-                self.nodes.get_mut(&dir)
-            {
-                *opaque = true;
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn unpacking_what_was_packed_gives_the_same_layer(layer in any_layer()) {
+            let shift = rustix::process::geteuid().as_raw();
+            let layer = possible(layer, shift);
+            let files = tempfile::tempdir().unwrap();
+            for size in 0..3usize {
+                std::fs::write(files.path().join(size.to_string()), vec![0; size]).unwrap();
             }
-        } else if matches!(name, b"" | b"." | b"..") {
-            return refused("it hides no possible name", "whiteouts are called `.wh.NAME`");
-        } else if !name.starts_with(WHITEOUT) {
-            self.gone.insert(dir.join(name));
-        }
-        Ok(())
-    }
-
-    fn file(&mut self, mut entry: Entry, size: u64, data: &mut impl Read) -> Outcome<()> {
-        self.clear(&entry.path)?;
-        let parent = self.parent(&entry.path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(parent, entry.path.name(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(failing("create a file"))?;
-        let mut file = std::fs::File::from(file);
-        let mut hasher = blake3::Hasher::new();
-        let mut left = size;
-        while left > 0 {
-            let most = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let n = match data.read(&mut self.buffer[..most]) {
-                Ok(0) => return Err(Problem::Failed("read the data", io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => n,
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
-                Err(why) => return Err(Problem::Failed("read the data", why)),
-            };
-            hasher.update(&self.buffer[..n]);
-            file.write_all(&self.buffer[..n]).map_err(failing("write a file"))?;
-            left -= n as u64;
-        }
-        entry.kind = Kind::File { size, digest: ContentDigest::from_bytes(*hasher.finalize().as_bytes()) };
-        self.dress(file.as_fd(), &mut entry)?;
-        self.add(entry);
-        Ok(())
-    }
-
-    /// Makes or keeps the directory; it gets its attributes in the end, when nothing changes below any more
-    /// and its default access list cannot spread.
-    fn directory(&mut self, mut entry: Entry) -> Outcome<()> {
-        let opaque = match self.nodes.get(&entry.path).map(|node| &node.entry.kind) {
-            Some(Kind::Dir { opaque }) => *opaque,
-            _ => {
-                self.clear(&entry.path)?;
-                if !entry.path.is_root() {
-                    let parent = self.parent(&entry.path)?;
-                    rustix::fs::mkdirat(parent, entry.path.name(), Mode::RWXU)
-                        .map_err(failing("make a directory"))?;
-                }
-                false
-            }
-        };
-        entry.kind = Kind::Dir { opaque };
-        self.add(entry);
-        Ok(())
-    }
-
-    fn hard_link(&mut self, path: GuestPath, target: &[u8]) -> Outcome<()> {
-        let hint = "a hard link comes after the file it leads to, and in the same archive";
-        let link = String::from_utf8_lossy(target).into_owned();
-        let Ok(target) = GuestPath::from_relative(target) else {
-            return refused(format!("it links to the impossible name `{link}`"), hint);
-        };
-        if target == path {
-            return Ok(());
-        }
-        match self.nodes.get_mut(&target) {
-            None => return refused(format!("it links to `{link}`, which is not there"), hint),
-            Some(Node { entry: Entry { kind: Kind::Dir { .. }, .. }, .. }) => {
-                return refused(format!("it links to the directory `{link}`"), hint);
-            }
-            Some(node) if node.inode.is_none() => {
-                node.inode = Some(self.shared);
-                self.shared += 1;
-            }
-            Some(_) => {}
-        }
-        self.clear(&path)?;
-        let Some(node) = self.nodes.get(&target) else {
-            return refused(format!("it replaces `{link}`, which it links to"), hint);
-        };
-        let node =
-            Node { entry: Entry { path: path.clone(), ..node.entry.clone() }, inode: node.inode, kept: true };
-        let from = self.open_directory(&target.parent().unwrap_or_default())?;
-        let parent = self.parent(&path)?;
-        rustix::fs::linkat(from, target.name(), parent, path.name(), AtFlags::empty())
-            .map_err(failing("make a hard link"))?;
-        self.nodes.insert(path, node);
-        Ok(())
-    }
-
-    /// A symlink, fifo or device.
-    fn special(&mut self, mut entry: Entry) -> Outcome<()> {
-        self.clear(&entry.path)?;
-        let ids = self.ids;
-        let parent = self.parent(&entry.path)?;
-        let name = entry.path.name();
-        let device = |kind, major, minor| {
-            rustix::fs::mknodat(parent, name, kind, Mode::empty(), rustix::fs::makedev(major, minor))
-        };
-        match &entry.kind {
-            Kind::Symlink { target } => {
-                rustix::fs::symlinkat(&target[..], parent, name).map_err(failing("make a symlink"))?;
-            }
-            Kind::CharDevice { major, minor } => {
-                device(FileType::CharacterDevice, *major, *minor).map_err(failing("make the device"))?;
-            }
-            Kind::BlockDevice { major, minor } => {
-                device(FileType::BlockDevice, *major, *minor).map_err(failing("make the device"))?;
-            }
-            _ => device(FileType::Fifo, 0, 0).map_err(failing("make a fifo"))?,
-        }
-        if entry.kind == Kind::Fifo {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fifo =
-                rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failing("open a fifo"))?;
-            self.dress(fifo.as_fd(), &mut entry)?;
-        } else {
-            // Symlinks and devices cannot have attributes of a layer.
-            entry.xattrs.clear();
-            disk::set_owner(parent, name, entry.uid, entry.gid, ids).map_err(failing("set the owner"))?;
-            if !matches!(entry.kind, Kind::Symlink { .. }) {
-                let mode = Mode::from_raw_mode(u32::from(entry.mode));
-                rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failing("set the mode"))?;
-            }
-            rustix::fs::utimensat(parent, name, &disk::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failing("set the time"))?;
-        }
-        self.add(entry);
-        Ok(())
-    }
-
-    fn add(&mut self, entry: Entry) {
-        self.nodes.insert(entry.path.clone(), Node { entry, inode: None, kept: true });
-    }
-
-    /// Removes what is at a path, with all that is in it.
-    fn clear(&mut self, path: &GuestPath) -> Outcome<()> {
-        if !self.nodes.contains_key(path) {
-            return Ok(());
-        }
-        self.parent = None;
-        let inside = self.nodes.range(path.clone()..).map(|(at, _)| at);
-        // Between a directory and what is in it, byte order has its siblings that go on with a byte below `/`.
-        let inside: Vec<_> = inside
-            .take_while(|at| at.as_bytes().starts_with(path.as_bytes()))
-            .filter(|at| at.starts_with(path))
-            .cloned()
-            .collect();
-        for path in inside.iter().rev() {
-            let dir =
-                matches!(self.nodes.get(path), Some(node) if matches!(node.entry.kind, Kind::Dir { .. }));
-            let flags = if dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            let parent = self.open_directory(&path.parent().unwrap_or_default())?;
-            rustix::fs::unlinkat(parent, path.name(), flags).map_err(failing("replace an earlier member"))?;
-            self.nodes.remove(path);
-        }
-        Ok(())
-    }
-
-    /// The directory that `path` is in, made if need be.
-    fn parent(&mut self, path: &GuestPath) -> Outcome<BorrowedFd<'_>> {
-        let dir = path.parent().unwrap_or_default();
-        if self.parent.as_ref().is_none_or(|(at, _)| *at != dir) {
-            self.make_ancestors(path)?;
-            self.parent = Some((dir.clone(), self.open_directory(&dir)?));
-        }
-        match &self.parent {
-            Some((_, fd)) => Ok(fd.as_fd()),
-            None => Ok(self.root.as_fd()),
-        }
-    }
-
-    /// Makes the directories above a path that the archive has not brought (yet).
-    fn make_ancestors(&mut self, path: &GuestPath) -> Outcome<()> {
-        for dir in path.ancestors() {
-            match self.nodes.get(&dir).map(|node| &node.entry.kind) {
-                Some(Kind::Dir { .. }) => {}
-                Some(_) => {
-                    return refused(
-                        format!("`{dir}` is not a directory"),
-                        "an archive member cannot be below a file or symlink of the same archive",
-                    );
-                }
-                None if dir.is_root() => self.add(plain_directory(dir)),
-                None => {
-                    let parent = self.open_directory(&dir.parent().unwrap_or_default())?;
-                    rustix::fs::mkdirat(parent, dir.name(), Mode::RWXU)
-                        .map_err(failing("make a directory"))?;
-                    self.add(plain_directory(dir));
-                }
+            let archive = packed(&layer, files.path());
+            let shifts = if shift == 0 { vec![0, 200_000] } else { vec![shift] };
+            for offset in shifts {
+                let dest = tempfile::tempdir().unwrap();
+                let ids = IdShift { offset };
+                let again = unpack(&archive[..], dest.path(), ids).unwrap();
+                prop_assert_eq!(&again, &layer);
+                prop_assert_eq!(verify(&layer, dest.path(), ids), Ok(()));
+                prop_assert_eq!(packed(&again, files.path()), archive.clone());
             }
         }
-        Ok(())
     }
-
-    fn open_directory(&self, dir: &GuestPath) -> Outcome<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(&self.root, dir.as_relative(), flags, Mode::empty(), resolve)
-            .map_err(failing("open its directory"))
-    }
-
-    /// Gives an open file its owner, mode, attributes and time. The owner comes first, because a change of
-    /// it takes setuid bits and capabilities away.
-    fn dress(&self, file: BorrowedFd, entry: &mut Entry) -> Outcome<()> {
-        let id = |guest| self.ids.to_disk(guest).ok_or(rustix::io::Errno::OVERFLOW);
-        let uid = id(entry.uid).map_err(failing("set the owner"))?;
-        let gid = id(entry.gid).map_err(failing("set the owner"))?;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(failing("set the owner"))?;
-        entry.xattrs.retain(|name, _| entry.kind.carries(name));
-        for (name, value) in &entry.xattrs {
-            if let Some(value) = xattrs::to_disk(name, value, self.ids) {
-                rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())
-                    .map_err(failing("set an extended attribute"))?;
-            }
-        }
-        let mode = Mode::from_raw_mode(u32::from(entry.mode));
-        rustix::fs::fchmod(file, mode).map_err(failing("set the mode"))?;
-        if entry.kind == (Kind::Dir { opaque: true }) {
-            rustix::fs::fsetxattr(file, disk::OPAQUE, b"y", XattrFlags::empty())
-                .map_err(failing("mark a directory as opaque"))?;
-        }
-        if !entry.xattrs.is_empty() {
-            // Mode and access list are two views of one thing: what the file system made of them counts.
-            entry.xattrs = disk::attributes(file, self.ids).map_err(failing("read attributes back"))?.kept;
-        }
-        rustix::fs::futimens(file, &disk::times(entry.mtime)).map_err(failing("set the time"))
-    }
-
-    /// Whiteouts, then the attributes of directories, and the manifest.
-    fn finish(mut self) -> Result<Manifest> {
-        self.parent = None;
-        self.whiteouts()?;
-        let mut nodes: Vec<Node> = std::mem::take(&mut self.nodes).into_values().collect();
-        for node in nodes.iter_mut().rev().filter(|node| matches!(node.entry.kind, Kind::Dir { .. })) {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            let path = node.entry.path.as_relative();
-            rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
-                .map_err(failing("open the directory"))
-                .and_then(|dir| self.dress(dir.as_fd(), &mut node.entry))
-                .map_err(|problem| problem.into_error(&node.entry.path.to_string()))?;
-        }
-        canonical::manifest(nodes).map_err(|why| Error::machine("the archive cannot be a layer").because(why))
-    }
-
-    fn whiteouts(&mut self) -> Result<()> {
-        let ids = self.ids;
-        // In order, so that a directory is known to be opaque before what is below it comes.
-        for path in std::mem::take(&mut self.gone) {
-            if let Some(node) = self.nodes.get_mut(&path) {
-                if let Kind::Dir { opaque } = &mut node.entry.kind {
-                    *opaque = true;
-                }
-            } else if !path.ancestors().any(|dir| self.is_opaque(&dir)) {
-                self.parent(&path)
-                    .and_then(|dir| {
-                        disk::make_whiteout(dir, path.name(), ids).map_err(failing("make a whiteout"))
-                    })
-                    .map_err(|problem| problem.into_error(&path.to_string()))?;
-                self.nodes.insert(path.clone(), Node::whiteout(path));
-            }
-        }
-        Ok(())
-    }
-
-    fn is_opaque(&self, dir: &GuestPath) -> bool {
-        matches!(self.nodes.get(dir), Some(node) if node.entry.kind == Kind::Dir { opaque: true })
-    }
-}
-
-/// A directory that an archive implies.
-fn plain_directory(path: GuestPath) -> Entry {
-    let kind = Kind::Dir { opaque: false };
-    Entry { path, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Xattrs::new(), kind }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::style::Style;
+use super::text;
 use crate::sandbox::doctor::{Check, State};
 
 fn word(state: State) -> &'static str {
@@ -39,8 +40,8 @@ pub(super) fn table(style: Style, checks: &[Check]) -> String {
     let n = |state| checks.iter().filter(|check| check.state == state).count();
     let verdict = match (n(State::Fail), n(State::Warn)) {
         (0, 0) => style.green("this machine has all that isolith needs"),
-        (0, warnings) => format!("steps can run; {warnings} optional things are missing"),
-        (failures, _) => style.red(&format!("no step can run here: {failures} requirements are not met")),
+        (0, missing) => format!("steps can run; missing: {}", text::count(missing, "optional thing")),
+        (failures, _) => style.red(&format!("no step can run here: {} not met", text::count(failures, "requirement"))),
     };
     let _ = writeln!(out, "{verdict}");
     out
