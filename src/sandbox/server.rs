@@ -1,7 +1,7 @@
 //! The executor process: takes requests, clones an init for each, reaps, and ends with isolith.
 
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use super::stage::{HostParts, Stage};
@@ -37,7 +37,6 @@ pub(super) struct Job<'a> {
 }
 
 struct Server {
-    socket: OwnedFd,
     ids: IdShift,
     stage: Stage,
     filter: Vec<sys::seccomp::Instruction>,
@@ -53,23 +52,24 @@ pub(super) fn run(socket: OwnedFd, store: &Path, ids: IdShift) -> ! {
 }
 
 fn serve(socket: OwnedFd, store: &Path, ids: IdShift) -> Result<()> {
-    let answer = socket.try_clone().map_err(|e| Error::machine("cannot copy a descriptor").because(e))?;
-    let (mut server, signals) = match prepare(socket, store, ids) {
+    // Above 2, where /dev/null goes. Copies of isolith's other descriptors are closed by number below and
+    // never dropped.
+    let socket = fd::duplicate_above(socket.as_fd(), 3)?;
+    let (mut server, signals) = match prepare(&socket, store, ids) {
         Ok(ready) => ready,
-        Err(e) => return say(&answer, &Reply::Failed(e.into()), None),
+        Err(e) => return say(&socket, &Reply::Failed(e.into()), None),
     };
-    drop(answer);
-    say(&server.socket, &Reply::Ready, None)?;
+    say(&socket, &Reply::Ready, None)?;
     loop {
-        let [asked, died] = fd::wait_readable([server.socket.as_fd(), signals.as_fd()], None)?;
+        let [asked, died] = fd::wait_readable([socket.as_fd(), signals.as_fd()], None)?;
         if died {
             let mut info = [0; 1024];
-            let _ = fd::read(signals.as_fd(), &mut info);
+            fd::read(signals.as_fd(), &mut info)?;
             while let Some((pid, _)) = process::wait(-1, false)? {
                 server.inits.retain(|init| init.pid != pid);
             }
         }
-        if asked && !server.request()? {
+        if asked && !server.request(&socket)? {
             break;
         }
     }
@@ -81,25 +81,21 @@ fn serve(socket: OwnedFd, store: &Path, ids: IdShift) -> Result<()> {
 }
 
 /// Cuts the process off from isolith's and makes its mounts.
-fn prepare(socket: OwnedFd, store: &Path, ids: IdShift) -> Result<(Server, OwnedFd)> {
+fn prepare(socket: &OwnedFd, store: &Path, ids: IdShift) -> Result<(Server, OwnedFd)> {
     process::reset_signals()?;
     process::new_session()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|e| Error::io("open", Path::new("/dev/null"), e))?;
-    // Both above 2, so that putting /dev/null there closes neither.
-    let socket = fd::duplicate_above(socket.as_fd(), 3)?;
-    let null = fd::duplicate_above(null.as_fd(), 3)?;
-    fd::set_stdio([null.as_raw_fd(); 3])?;
-    let keep = socket.as_raw_fd();
-    fd::close_all_but(&[0, 1, 2, keep])?;
-    std::mem::forget(null);
+    let null = fd::duplicate_above(null.as_fd(), 3)?.into_raw_fd();
+    fd::set_stdio([null; 3])?;
+    fd::close_all_but(&[0, 1, 2, socket.as_raw_fd()])?;
     process::rename_and_blank(c"init")?;
     sys::privilege::set_umask(0);
     super::command::check_limits()?;
     let signals = process::child_signals()?;
     let stage = Stage::build(store, ids)?;
     let own = process::pidfd(process::own_pid())?;
-    let server = Server { socket, ids, stage, filter: seccomp::program(), own, inits: Vec::new() };
+    let server = Server { ids, stage, filter: seccomp::program(), own, inits: Vec::new() };
     Ok((server, signals))
 }
 
@@ -115,15 +111,15 @@ fn say(socket: &OwnedFd, reply: &Reply, fd: Option<&OwnedFd>) -> Result<()> {
 
 impl Server {
     /// Answers one request; false when isolith is gone.
-    fn request(&mut self) -> Result<bool> {
+    fn request(&mut self, socket: &OwnedFd) -> Result<bool> {
         let mut buf = [0; 16];
-        let Some((_, fds)) = socket::receive(self.socket.as_fd(), &mut buf)? else { return Ok(false) };
+        let Some((_, fds)) = socket::receive(socket.as_fd(), &mut buf)? else { return Ok(false) };
         match self.start(fds) {
             Ok(child) => {
-                say(&self.socket, &Reply::Started { pid: child.pid }, Some(&child.pidfd))?;
+                say(socket, &Reply::Started { pid: child.pid }, Some(&child.pidfd))?;
                 self.inits.push(child);
             }
-            Err(e) => say(&self.socket, &Reply::Failed(e.into()), None)?,
+            Err(e) => say(socket, &Reply::Failed(e.into()), None)?,
         }
         Ok(true)
     }
