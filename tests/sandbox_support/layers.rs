@@ -15,13 +15,15 @@ fn path(text: &str) -> GuestPath {
 }
 
 pub fn writes_go_to_the_upper_directory(f: &Fixture) {
-    let mut spec = f.script("pwd; echo new > file; rm /bin/nc; echo t > /tmp/t; echo t > /run/t; chown 5:6 file");
+    let mut spec =
+        f.script("pwd; echo new > file; rm /bin/nc; echo t > /tmp/t; echo t > /run/t; chown 5:6 file");
     spec.action.cwd = path("/work/deep");
     let (outcome, text) = run(&f.executor(), &spec);
     assert_eq!(outcome.unwrap().status, Status::Exited(0), "{text}");
     assert_eq!(text, "/work/deep\n");
     let upper = f.upper(&spec);
-    let mut names: Vec<_> = fs::read_dir(&upper).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&upper).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert_eq!(names, ["bin", "work"], "mount points or private files reached the layer");
     assert_eq!(fs::read_to_string(upper.join("work/deep/file")).unwrap(), "new\n");
@@ -43,18 +45,17 @@ pub fn the_topmost_layer_wins(f: &Fixture) {
 
 pub fn five_hundred_layers_and_more(f: &Fixture) {
     let executor = f.executor();
-    let layers: Vec<LayerId> = (1..=700).map(|n| f.layer(n, &[(&format!("d/{n}"), &format!("{n}")), ("top", &format!("{n}"))])).collect();
+    let layers: Vec<LayerId> = (1..=700)
+        .map(|n| f.layer(n, &[(&format!("d/{n}"), &format!("{n}")), ("top", &format!("{n}"))]))
+        .collect();
     for count in [499, 500, 700] {
         let mut spec = f.script("cat /top; echo; ls /d | wc -l; cat /d/1 /d/250 /d/499; echo; echo x > /d/new; rm /d/1; ls /d | wc -l");
         spec.layers.extend(&layers[..count - 1]);
         let (outcome, text) = run(&executor, &spec);
         let outcome = outcome.unwrap_or_else(|e| panic!("{count} layers: {e:?}"));
         let top = count - 1;
-        let expected = if top < 499 {
-            format!("{top}\n{top}\n")
-        } else {
-            format!("{top}\n{top}\n1250499\n{top}\n")
-        };
+        let expected =
+            if top < 499 { format!("{top}\n{top}\n") } else { format!("{top}\n{top}\n1250499\n{top}\n") };
         assert!(text.starts_with(&expected), "{count} layers: {text}");
         assert!(top < 499 || outcome.status == Status::Exited(0), "{count} layers: {text}");
     }
@@ -65,7 +66,8 @@ pub fn whiteouts_stay_invisible(f: &Fixture) {
     let layer = f.layer(1, &[("only/here", "x")]);
     let whiteout = f.layer_dir(layer).join("only/gone");
     let dev = nix::sys::stat::makedev(0, 0);
-    nix::sys::stat::mknod(&whiteout, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), dev).unwrap();
+    nix::sys::stat::mknod(&whiteout, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), dev)
+        .unwrap();
     let mut spec = f.script("ls -la /only");
     spec.layers.push(layer);
     spec.hidden_dirs = vec![b"only".to_vec()];
@@ -81,7 +83,11 @@ pub fn links_of_the_stack_stay_inside(f: &Fixture) {
     let mut spec = f.script("ls /elsewhere; echo x > /run/x; readlink /run");
     spec.layers.push(layer);
     let (outcome, text) = run(&executor, &spec);
-    assert_eq!((outcome.unwrap().status, text.as_str()), (Status::Exited(0), "../../../../elsewhere\n"), "/run is mounted there");
+    assert_eq!(
+        (outcome.unwrap().status, text.as_str()),
+        (Status::Exited(0), "../../../../elsewhere\n"),
+        "/run is mounted there"
+    );
     // The host has /root-like places in plenty; the sandbox must not find one for a link that leads nowhere.
     let layer = f.layer(2, &[]);
     symlink("/home", f.layer_dir(layer).join("run")).unwrap();
@@ -137,7 +143,11 @@ pub fn host_base(f: &Fixture) {
     assert!(text.starts_with("usr/bin\n0\n"), "{text}");
     assert!(text.contains("ro,nosuid,nodev"), "{text}");
     let names: Vec<&str> = text.lines().skip(3).collect();
-    assert_eq!(names, ["bin", "dev", "etc", "lib", "lib64", "proc", "run", "sys", "tmp", "usr", "var"], "{text}");
+    assert_eq!(
+        names,
+        ["bin", "dev", "etc", "lib", "lib64", "proc", "run", "sys", "tmp", "usr", "var"],
+        "{text}"
+    );
     assert_eq!(fs::read_dir(f.upper(&spec)).unwrap().count(), 1);
     assert!(f.upper(&spec).join("made").exists() && !std::path::Path::new("/made").exists());
 }

@@ -14,10 +14,13 @@ use super::{Fixture, output, run, stdio};
 fn processes_with(word: &str) -> usize {
     let own = std::process::id().to_string();
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter(|e| e.file_name().to_str() != Some(&own)).filter(|e| {
-        let line = fs::read(e.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(word)
-    }).count()
+    entries
+        .filter(|e| e.file_name().to_str() != Some(&own))
+        .filter(|e| {
+            let line = fs::read(e.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(word)
+        })
+        .count()
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -35,7 +38,9 @@ fn word(tag: &str) -> String {
 
 /// A script that starts two processes which run for ever and carry the word.
 fn endless(word: &str) -> String {
-    format!("(exec sh -c 'while :; do sleep 1; done' {word}) & trap '' TERM; sh -c 'while :; do sleep 1; done' {word}")
+    format!(
+        "(exec sh -c 'while :; do sleep 1; done' {word}) & trap '' TERM; sh -c 'while :; do sleep 1; done' {word}"
+    )
 }
 
 pub fn kill_ends_everything(f: &Fixture) {
@@ -123,7 +128,9 @@ pub fn missing_programs(f: &Fixture) {
 pub fn the_rest_dies_with_the_command(f: &Fixture) {
     let executor = f.executor();
     let word = word("rest");
-    let script = format!("(exec sh -c 'while :; do sleep 1; done' {word}) & for i in 1 2 3; do (true &) ; done; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
+    let script = format!(
+        "(exec sh -c 'while :; do sleep 1; done' {word}) & for i in 1 2 3; do (true &) ; done; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+    );
     let (stdio, read) = stdio();
     let outcome = executor.spawn(&f.script(&script), stdio).unwrap().wait().unwrap();
     assert_eq!(outcome.status, Status::Exited(0));
@@ -147,7 +154,8 @@ pub fn executor_death_leaves_nothing(f: &Fixture) {
     let (stdio, _read) = stdio();
     let sandbox = executor.spawn(&f.script(&endless(&word)), stdio).unwrap();
     until("the start", || processes_with(&word) >= 2);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(executor_pid()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(executor_pid()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     let e = sandbox.wait().unwrap_err();
     assert!(e.to_string().contains("without a word"), "{e:?}");
     assert_eq!(processes_with(&word), 0);
@@ -211,7 +219,11 @@ pub fn set_up_failure_is_an_error(f: &Fixture) {
 
 pub fn many_at_once(f: &Fixture) {
     let executor = f.executor();
-    let specs: Vec<_> = (0..8).map(|t| (0..8).map(|n| f.script(&format!("echo {t}.{n}; echo x > /{t}.{n}; ls /tmp"))).collect::<Vec<_>>()).collect();
+    let specs: Vec<_> = (0..8)
+        .map(|t| {
+            (0..8).map(|n| f.script(&format!("echo {t}.{n}; echo x > /{t}.{n}; ls /tmp"))).collect::<Vec<_>>()
+        })
+        .collect();
     let executor = &executor;
     std::thread::scope(|s| {
         for (t, specs) in specs.iter().enumerate() {
@@ -231,8 +243,10 @@ pub fn interactive_has_a_terminal(f: &Fixture) {
     let pty = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
     rustix::pty::unlockpt(&pty).unwrap();
     let name = rustix::pty::ptsname(&pty, vec![]).unwrap();
-    let open = || OwnedFd::from(fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap());
-    let mut spec = f.script("read line; [ -t 0 ] && echo terminal; echo to-tty > /dev/tty; echo got $line $TERM");
+    let open =
+        || OwnedFd::from(fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap());
+    let mut spec =
+        f.script("read line; [ -t 0 ] && echo terminal; echo to-tty > /dev/tty; echo got $line $TERM");
     spec.interactive = true;
     spec.env_extra = vec![("TERM".into(), "xterm-256color".into())];
     let sandbox = executor.spawn(&spec, [open(), open(), open()]).unwrap();
@@ -269,9 +283,9 @@ pub fn caller_limits_do_not_matter(f: &Fixture) {
 
 pub fn needs_one_thread(f: &Fixture) {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let thread = std::thread::spawn(move || drop(stopped.recv()));
+    let thread = std::thread::spawn(move || stopped.recv().is_err());
     let e = Executor::start(&f.store, f.ids).err().unwrap();
     assert!(e.to_string().contains("thread"), "{e:?}");
     drop(stop);
-    thread.join().unwrap();
+    assert!(thread.join().unwrap());
 }
