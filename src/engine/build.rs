@@ -23,6 +23,9 @@ impl Session {
         let began = Instant::now();
         let plan = plan(&self.store, &request.recipe, &request.args)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
+        if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
+            plan.find_step(name)?;
+        }
         observer.event(Event::Planned { steps: names(&plan, until) });
         let mut knowledge = Knowledge::new(&plan);
         let result = self.come_by(request, &plan, until, &mut knowledge, observer);

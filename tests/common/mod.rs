@@ -91,7 +91,8 @@ impl World {
         let path = self.path("work").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        self.own(&path);
+        let work = self.path("work");
+        path.ancestors().take_while(|path| *path != work).for_each(|path| self.own(path));
         path
     }
 
