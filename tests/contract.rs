@@ -129,7 +129,7 @@ fn pid_1_kills_what_is_left() {
     each_mode(|world| {
         let number = 700_000 + std::process::id();
         world.recipe(&format!(
-            "[[step]]\nname = \"leave\"\nrun = 'setsid sleep {number} & (nohup sleep {number} &); echo done'"
+            "[[step]]\nname = \"leave\"\nrun = 'setsid sleep {number} & (setsid sleep {number} &); echo done'"
         ));
         let started = std::time::Instant::now();
         assert_eq!(world.build().ok().log("leave"), ["done"]);
@@ -228,7 +228,7 @@ fn dev_works() {
         echo x 2>/dev/null > /dev/full && echo full-took-it
         head -c 8 /dev/urandom | wc -c
         head -c 8 /dev/random | wc -c
-        readlink /dev/stdin /dev/stdout /dev/stderr /dev/fd
+        for l in stdin stdout stderr fd; do readlink /dev/$l; done
         stat -c '%n %a %u' /dev/null /dev/pts/ptmx
         ls /dev/pts";
     inside(script, |_, lines| {
@@ -458,7 +458,7 @@ fn umask_and_rlimits_are_fixed() {
         };
         let Some(usual) = look("") else { continue };
         let strange = look(
-            "umask 077; ulimit -c 0; ulimit -S -n 300; ulimit -S -s 1024; ulimit -S -u 4000; ulimit -t 500",
+            "umask 077; ulimit -c 0; ulimit -S -n 300; ulimit -S -s 1024; ulimit -S -p 3000; ulimit -S -t 500",
         );
         assert_eq!(strange.as_ref(), Some(&usual), "{}", mode.name);
         assert_eq!(usual[0], "0022");
@@ -468,6 +468,26 @@ fn umask_and_rlimits_are_fixed() {
         }
         assert_eq!(limits["core"], "0 0");
     }
+}
+
+#[test]
+fn a_hard_limit_below_the_contracts_is_raised_or_an_error() {
+    each_mode(|fresh| {
+        let mut world = World::new(fresh.mode);
+        world.caller = "ulimit -n 512".to_owned();
+        world.recipe("[[step]]\nname = \"look\"\nrun = 'ulimit -n'");
+        let build = world.build();
+        // CAP_SYS_RESOURCE, which root inside a container may lack.
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+        let may_raise = u64::from_str_radix(caps, 16).unwrap() & 1 << 24 != 0;
+        if world.mode.uid == 0 && may_raise {
+            assert_eq!(build.ok().log("look"), ["1024"]);
+        } else {
+            assert_eq!(build.run.code, 125, "{}", build.run);
+            assert!(build.run.stderr.contains("512") && build.run.stderr.contains("hint:"), "{}", build.run);
+        }
+    });
 }
 
 // --- ids

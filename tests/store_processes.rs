@@ -3,8 +3,9 @@
 mod store_support;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ fn child() {
             Ok(()) => println!("removed"),
             Err(e) => println!("refused {e:?}"),
         },
+        "fill" => fill(&root),
         other => panic!("no such role: {other}"),
     }
 }
@@ -67,7 +69,7 @@ fn twenty_processes_run_an_action_once() {
     let record = store.action(&action_key("shared")).unwrap().unwrap();
     assert_eq!(store.presence(&record.layer), Presence::Ready);
     assert_eq!(store.info().unwrap().layers, 2);
-    assert_eq!(names(&root, "locks"), ["store"]);
+    assert_eq!(names(&root, "locks"), ["names", "store"]);
     assert_eq!(names(&root, "tmp"), [""; 0]);
     assert_eq!(store.fsck(ids()).unwrap(), []);
 }
@@ -76,8 +78,8 @@ fn twenty_processes_run_an_action_once() {
 fn busy(root: &Path) {
     let store = Store::open(root).unwrap();
     store.sweep();
-    println!("started");
     for round in 0u64.. {
+        println!("round");
         let name = format!("{}", (round * 7 + u64::from(std::process::id())) % 40);
         let key = action_key(&name);
         let _lock = store.lock_action(&key, || (), || false).unwrap();
@@ -85,7 +87,7 @@ fn busy(root: &Path) {
         std::fs::create_dir(run.upper().join("dir")).unwrap();
         let root = ids().to_disk(0);
         std::os::unix::fs::chown(run.upper().join("dir"), root, root).unwrap();
-        for file in 0..8 {
+        for file in 0..3 {
             write(&run.upper().join(format!("dir/{file}")), name.repeat(500).as_bytes());
         }
         store.put_log(&key, name.repeat(30_000).as_bytes()).unwrap();
@@ -96,8 +98,8 @@ fn busy(root: &Path) {
         let below = isolith::layer::View::new(vec![]);
         let manifest = isolith::layer::commit(&run.upper(), &below, 1, ids()).unwrap();
         let layer = store.add_layer(&run.upper(), &manifest).unwrap();
-        store.put_action(&key, &action_record(&name, layer)).unwrap();
-        store.put_definition(&definition_key(&name), &definition_record(&name, layer)).unwrap();
+        let (action, definition) = (action_record(&name, layer), definition_record(&name, layer));
+        store.put_result((&key, &action), (&definition_key(&name), &definition)).unwrap();
         store.push_root(&root_record(&name, layer, round as i64)).unwrap();
         store.put_note("test", &name, &round).unwrap();
         store.cache_mount(&name, ids()).unwrap();
@@ -115,8 +117,9 @@ fn a_store_survives_fifty_kills() {
     let mut left_over = 0;
     for round in 0..50u64 {
         let mut writer = again("busy", &root).spawn().unwrap();
-        wait_for(&mut writer, "started");
-        std::thread::sleep(Duration::from_micros(500 + round * 7919 % 23_000));
+        // Slow disks make long rounds: count rounds, then go on for a while that differs each time.
+        wait_for(&mut writer, "round", 1 + round as usize % 4);
+        std::thread::sleep(Duration::from_micros(round * 7919 % 5_000));
         writer.kill().unwrap();
         writer.wait().unwrap();
         left_over += names(&root, "tmp").len();
@@ -139,7 +142,7 @@ fn a_store_survives_fifty_kills() {
     assert!(store.info().unwrap().actions > 5);
     store.sweep();
     assert_eq!(names(&root, "tmp"), [""; 0]);
-    assert_eq!(names(&root, "locks"), ["store"]);
+    assert_eq!(names(&root, "locks"), ["names", "store"]);
     // Layers that were taken out on purpose leave records behind; nothing else is wrong.
     let problems = store.fsck(ids()).unwrap();
     assert!(problems.iter().all(|p| p.found.ends_with("is missing")), "{problems:#?}");
@@ -151,7 +154,7 @@ fn a_store_in_use_is_not_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
     let mut user = again("hold", &root).spawn().unwrap();
-    wait_for(&mut user, "holding");
+    wait_for(&mut user, "holding", 1);
     let refused = Store::clear(&root).unwrap_err();
     assert!(refused.to_string().contains(&format!("process {}", user.id())), "{refused}");
     assert_eq!(names(&root, "tmp").len(), 1);
@@ -166,24 +169,43 @@ fn a_sweep_takes_what_the_dead_left_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
     let mut user = again("hold", &root).spawn().unwrap();
-    wait_for(&mut user, "holding");
+    wait_for(&mut user, "holding", 1);
     let store = Store::open(&root).unwrap();
     let mine = store.new_run(ids()).unwrap();
     std::fs::create_dir(root.join("tmp/dead-abcdef")).unwrap();
     std::fs::create_dir(root.join("tmp/run-aaaaaa")).unwrap();
-    std::fs::write(root.join("locks/left"), b"").unwrap();
     store.sweep();
     let live = names(&root, "tmp");
     assert_eq!(live.len(), 2, "{live:?}");
     assert!(live.contains(&mine.name().to_string()));
-    assert_eq!(names(&root, "locks"), ["store"]);
     user.kill().unwrap();
     user.wait().unwrap();
     assert_eq!(names(&root, "tmp").len(), 2);
     Store::open(&root).unwrap().sweep();
     assert_eq!(names(&root, "tmp"), [mine.name()]);
-    drop(mine);
+    drop((mine, store));
     assert_eq!(names(&root, "tmp"), [""; 0]);
+}
+
+#[test]
+fn the_umask_does_not_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let inner = again("hold", &root);
+    let mut outer = Command::new("sh");
+    outer.args(["-c", "umask 0077 && exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    outer.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let mut user = outer.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut user, "holding", 1);
+    let run = format!("tmp/{}", names(&root, "tmp")[0]);
+    for (path, mode) in
+        [("layers", 0o755), ("locks", 0o700), (&run[..], 0o755), (&format!("{run}/upper"), 0o755)]
+    {
+        let meta = std::fs::metadata(root.join(path)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");
+    }
+    user.kill().unwrap();
+    user.wait().unwrap();
 }
 
 #[test]
@@ -208,7 +230,7 @@ fn threads_take_turns_and_waiting_can_be_cancelled() {
     let stopped = store.lock_action(&key, || waits += 1, || true).unwrap_err();
     assert_eq!((stopped.class(), waits), (Class::Interrupted, 1));
     drop(held);
-    assert_eq!(names(dir.path(), "locks"), ["store"]);
+    assert_eq!(names(dir.path(), "locks"), ["names", "store"]);
 }
 
 #[test]
@@ -218,14 +240,48 @@ fn removing_a_tree_stops_at_mounts() {
     std::fs::create_dir_all(tree.join("a/mount")).unwrap();
     std::fs::create_dir(&precious).unwrap();
     std::fs::write(precious.join("file"), b"keep me").unwrap();
-    let inner = again("remove", &tree);
-    let mut outer = Command::new("unshare");
-    outer.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-    outer.arg("mount --bind \"$0\" \"$1\" && shift && exec \"$@\"").arg(&precious).arg(tree.join("a/mount"));
-    outer.arg(inner.get_program()).args(inner.get_args());
-    outer.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    let output = outer.output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = behind("mount --bind \"$0\" \"$1\"", &[&precious, &tree.join("a/mount")], "remove", &tree);
     assert!(said.contains("refused") && said.contains("mounted there"), "{said}");
     assert_eq!(std::fs::read(precious.join("file")).unwrap(), b"keep me");
+}
+
+/// Plays a role where `mount`, run by a shell with these arguments, has mounted something.
+fn behind(mount: &str, args: &[&Path; 2], role: &str, root: &Path) -> String {
+    let inner = again(role, root);
+    let mut outer = Command::new("unshare");
+    outer.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    outer.arg(format!("{mount} && shift && exec \"$@\"")).args(args).arg(inner.get_program());
+    outer.args(inner.get_args()).envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    String::from_utf8(outer.output().unwrap().stdout).unwrap()
+}
+
+fn fill(root: &Path) {
+    let store = Store::open(root).unwrap();
+    let key = action_key("a");
+    store.put_log(&key, b"fits").unwrap();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut large = vec![0; 1 << 20];
+    noise.fill(&mut large);
+    println!("{:?}", store.put_log(&key, &large).unwrap_err());
+    println!("{:?}", store.put_note("kind", "key", &large).unwrap_err());
+    assert_eq!(store.read_log(&key).unwrap().unwrap(), b"fits");
+    // The space is free again.
+    store.put_note("kind", "key", &vec![1; 20_000]).unwrap();
+    assert_eq!(store.fsck(isolith::layer::IdShift { offset: 0 }).unwrap(), []);
+    println!("whole");
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_no_half_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    std::fs::create_dir(&root).unwrap();
+    let said = behind("mount -t tmpfs -o size=256k none \"$1\"", &[&root, &root], "fill", &root);
+    assert_eq!(
+        said.matches("No space left on device (os error 28) (hint: free some space").count(),
+        2,
+        "{said}"
+    );
+    assert!(said.contains("cannot write `") && said.contains("/store/tmp/session-"), "{said}");
+    assert!(said.contains("\nwhole"), "{said}");
 }

@@ -10,12 +10,23 @@ use rustix::fs::AtFlags;
 use super::below::Below;
 use super::canonical::{self, Node};
 use super::walk::{Walk, failed};
-use super::{IdShift, Kind, Manifest, View, disk};
+use super::{Entry, IdShift, Kind, Manifest, View, disk};
 use crate::error::{Error, Result};
+
+/// Gives the empty upper directory of a step the attributes and time of the root directory below: overlayfs
+/// shows the upper one's, so without this a step would see another root than the layers have, and
+/// [`commit`] would find it changed. Where no layer has a root, it is plain and `epoch` is its time.
+pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<()> {
+    let plain = Entry::plain_root(epoch);
+    let root = Below::root(below).node().unwrap_or(&plain);
+    disk::open_root(upper)
+        .and_then(|dir| disk::dress(dir.as_fd(), root, ids))
+        .map_err(|why| Error::io("set owner, mode and time of", upper, why))
+}
 
 /// Brings the upper directory of a step that has ended into canonical form, in place, and describes it.
 ///
-/// `below` are the layers the step ran on; `epoch` is the time that everything gets, in seconds since 1970.
+/// `below` are the layers the step ran on (the directory has come from [`prepare_upper`]); `epoch` is the time that everything gets, in seconds since 1970.
 /// Afterwards the directory and the manifest describe the same tree: the smallest difference to `below`
 /// that shows the step's result (DESIGN section 3). Entries that equal what lies below are removed; opaque
 /// directories are replaced by whiteouts of what they hid; all names of a hard-linked file stay if one does.

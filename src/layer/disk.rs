@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Entry, IdShift, Kind, Xattrs, content, xattrs};
@@ -170,6 +170,21 @@ pub(super) fn set_owner(dir: BorrowedFd, name: &[u8], uid: u32, gid: u32, ids: I
     let uid = rustix::fs::Uid::from_raw(id(uid)?);
     let gid = rustix::fs::Gid::from_raw(id(gid)?);
     Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Gives an open file the owner, attributes, mode and time of an entry. The owner comes first, because a
+/// change of it takes setuid bits and capabilities away.
+pub(super) fn dress(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result<()> {
+    let id = |guest| ids.to_disk(guest).ok_or(Errno::OVERFLOW);
+    let (uid, gid) = (rustix::fs::Uid::from_raw(id(entry.uid)?), rustix::fs::Gid::from_raw(id(entry.gid)?));
+    rustix::fs::fchown(file, Some(uid), Some(gid))?;
+    for (name, value) in &entry.xattrs {
+        if let Some(value) = xattrs::to_disk(name, value, ids) {
+            rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())?;
+        }
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(entry.mode)))?;
+    Ok(rustix::fs::futimens(file, &times(entry.mtime))?)
 }
 
 /// Opens the directory at `path` on the host.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 
 use super::canonical::{self, Node};
-use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk, xattrs};
+use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk};
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
@@ -183,7 +183,8 @@ impl Tree {
         let parent = self.parent(&entry.path)?;
         let name = entry.path.name();
         let device = |kind, major, minor| {
-            rustix::fs::mknodat(parent, name, kind, Mode::empty(), rustix::fs::makedev(major, minor))
+            let (ours, number) = (Mode::RUSR | Mode::WUSR, rustix::fs::makedev(major, minor));
+            rustix::fs::mknodat(parent, name, kind, ours, number)
         };
         match &entry.kind {
             Kind::Symlink { target } => {
@@ -288,32 +289,19 @@ impl Tree {
             .map_err(failing("open its directory"))
     }
 
-    /// Gives an open file its owner, mode, attributes and time. The owner comes first, because a change of
-    /// it takes setuid bits and capabilities away.
+    /// Gives an open file what its entry says, and the entry what the file system made of it.
     fn dress(&self, file: BorrowedFd, entry: &mut Entry) -> Outcome<()> {
-        let id = |guest| self.ids.to_disk(guest).ok_or(rustix::io::Errno::OVERFLOW);
-        let uid = id(entry.uid).map_err(failing("set the owner"))?;
-        let gid = id(entry.gid).map_err(failing("set the owner"))?;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(failing("set the owner"))?;
         entry.xattrs.retain(|name, _| entry.kind.carries(name));
-        for (name, value) in &entry.xattrs {
-            if let Some(value) = xattrs::to_disk(name, value, self.ids) {
-                rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())
-                    .map_err(failing("set an extended attribute"))?;
-            }
-        }
-        let mode = Mode::from_raw_mode(u32::from(entry.mode));
-        rustix::fs::fchmod(file, mode).map_err(failing("set the mode"))?;
+        disk::dress(file, entry, self.ids).map_err(failing("set owner, mode, time or attributes"))?;
         if entry.kind == (Kind::Dir { opaque: true }) {
             rustix::fs::fsetxattr(file, disk::OPAQUE, b"y", XattrFlags::empty())
                 .map_err(failing("mark a directory as opaque"))?;
         }
         if !entry.xattrs.is_empty() {
-            // Mode and access list are two views of one thing: what the file system made of them counts.
+            // Mode and access list are two views of one thing.
             entry.xattrs = disk::attributes(file, self.ids).map_err(failing("read attributes back"))?.kept;
         }
-        rustix::fs::futimens(file, &disk::times(entry.mtime)).map_err(failing("set the time"))
+        Ok(())
     }
 
     /// Whiteouts, then the attributes of directories, and the manifest.

@@ -12,6 +12,8 @@ mod flatten;
 mod grow;
 mod manifest;
 mod merge;
+#[cfg(test)]
+mod mounted;
 mod pack;
 mod pax;
 mod place;
@@ -24,7 +26,7 @@ mod view;
 mod walk;
 mod xattrs;
 
-pub use commit::commit;
+pub use commit::{commit, prepare_upper};
 pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};

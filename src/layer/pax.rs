@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in ["8 path=a\n", "10 path=a\n", "9 path=a", "x path=a\n", "5 ab\n", "9path=ab\n", "0 a=b\n"]
+        for bad in ["8 path=a\n", "11 path=a\n", "9 path=a", "x path=a\n", "5 ab\n", "9path=ab\n", "0 a=b\n"]
         {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }

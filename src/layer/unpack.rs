@@ -1,6 +1,6 @@
 //! Unpack: a tar archive becomes a layer's file tree, in one pass over its bytes.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use tar::EntryType;
@@ -30,7 +30,7 @@ use crate::path::GuestPath;
 pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest> {
     let root = disk::open_root(dest).map_err(|why| Error::io("open", dest, why))?;
     let mut tree = Tree::new(root, ids);
-    let mut archive = TarReader::new(archive);
+    let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, archive));
     let malformed = |why: io::Error| {
         Error::machine("cannot read the tar archive")
             .because(why)

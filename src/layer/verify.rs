@@ -30,32 +30,44 @@ pub struct Damage {
 /// Anything that cannot be read is damage, too.
 pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage> {
     let path = GuestPath::root();
-    let unreadable = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
-    let root = disk::open_root(fs).map_err(unreadable)?;
+    let failed = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
+    let root = disk::open_root(fs).map_err(failed)?;
     if manifest.is_empty() {
-        let names = disk::names(root.as_fd()).map_err(unreadable)?;
+        let names = disk::names(root.as_fd()).map_err(failed)?;
         let extra = names.iter().map(|(name, _)| path.join(name.to_bytes())).min();
         return extra.map_or(Ok(()), |extra| Err(damage(&extra, "is not part of the layer")));
     }
-    let mut nodes = directory(root, GuestPath::root(), ids)?;
+    let (mut nodes, mut damages) = (Vec::new(), Vec::new());
+    for seen in directory(root, GuestPath::root(), ids) {
+        match seen {
+            Ok(node) => nodes.push(node),
+            Err(damage) => damages.push(damage),
+        }
+    }
     nodes.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
-    let entries = canonical::entries(nodes);
-    let mut found = entries.iter().peekable();
-    for wanted in manifest.entries() {
+    let difference = compare(manifest.entries(), &canonical::entries(nodes));
+    // Of what cannot be looked at, why says more than that it is missing.
+    let first = difference.into_iter().chain(damages).min_by_key(|it| (it.path.clone(), it.what == MISSING));
+    first.map_or(Ok(()), Err)
+}
+
+/// The first difference between what should be there and what is, both sorted.
+fn compare(wanted: &[Entry], found: &[Entry]) -> Option<Damage> {
+    let mut found = found.iter().peekable();
+    for wanted in wanted {
         match found.peek().map(|entry| entry.path.cmp(&wanted.path)) {
-            None | Some(Ordering::Greater) => return Err(damage(&wanted.path, "is missing")),
+            None | Some(Ordering::Greater) => return Some(damage(&wanted.path, MISSING)),
             Some(Ordering::Less) => break,
             Some(Ordering::Equal) => {}
         }
         if let Some(what) = found.next().and_then(|entry| difference(wanted, entry)) {
-            return Err(damage(&wanted.path, what));
+            return Some(damage(&wanted.path, what));
         }
     }
-    match found.next() {
-        Some(extra) => Err(damage(&extra.path, "is not part of the layer")),
-        None => Ok(()),
-    }
+    found.next().map(|extra| damage(&extra.path, "is not part of the layer"))
 }
+
+const MISSING: &str = "is missing";
 
 fn damage(path: &GuestPath, what: impl Into<String>) -> Damage {
     Damage { path: path.clone(), what: what.into() }
@@ -107,53 +119,68 @@ fn kind_detail(kind: &Kind) -> String {
     }
 }
 
-/// The nodes of a directory and below, in no order. Fails with the first path that cannot be in a layer.
-fn directory(dir: OwnedFd, path: GuestPath, ids: IdShift) -> Result<Vec<Node>, Damage> {
-    let unreadable = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
-    let (stat, attributes) = disk::look_at(&dir, ids).map_err(unreadable)?;
-    let names = disk::names(dir.as_fd()).map_err(unreadable)?;
-    let nodes = names.par_iter().map(|(name, _)| child(dir.as_fd(), name, path.join(name.to_bytes()), ids));
-    let mut nodes = nodes.try_reduce(Vec::new, |mut a, mut b| {
-        a.append(&mut b);
-        Ok(a)
-    })?;
-    let kind = Kind::Dir { opaque: attributes.opaque };
-    nodes.push(node(path, &stat, ids, attributes.kept, kind)?);
-    Ok(nodes)
+/// What is at one path; an error when it cannot be in a layer.
+type Seen = Result<Node, Damage>;
+
+/// A directory and everything below it, in no order.
+fn directory(dir: OwnedFd, path: GuestPath, ids: IdShift) -> Vec<Seen> {
+    let looked = disk::look_at(&dir, ids).and_then(|looked| Ok((looked, disk::names(dir.as_fd())?)));
+    let ((stat, attributes), names) = match looked {
+        Ok(looked) => looked,
+        Err(why) => return vec![unreadable(&path, why)],
+    };
+    let below = names.par_iter().flat_map_iter(|(name, _)| {
+        let path = path.join(name.to_bytes());
+        child(dir.as_fd(), name, &path, ids).unwrap_or_else(|why| vec![unreadable(&path, why)])
+    });
+    let mut seen: Vec<Seen> = below.collect();
+    seen.extend(node(path, &stat, ids, attributes.kept, Kind::Dir { opaque: attributes.opaque }));
+    seen
 }
 
-fn child(dir: BorrowedFd, name: &CStr, path: GuestPath, ids: IdShift) -> Result<Vec<Node>, Damage> {
-    let unreadable = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
-    let stat = disk::stat(dir, name).map_err(unreadable)?;
+fn child(dir: BorrowedFd, name: &CStr, path: &GuestPath, ids: IdShift) -> io::Result<Vec<Seen>> {
+    let stat = disk::stat(dir, name)?;
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            let dir = disk::open(dir, name, OFlags::DIRECTORY).map_err(unreadable)?;
-            return directory(dir, path, ids);
+            return Ok(directory(disk::open(dir, name, OFlags::DIRECTORY)?, path.clone(), ids));
         }
         kind @ (FileType::RegularFile | FileType::Fifo) => {
-            let file = disk::open(dir, name, OFlags::empty()).map_err(unreadable)?;
-            let attributes = disk::attributes(file.as_fd(), ids).map_err(unreadable)?;
+            let file = disk::open(dir, name, OFlags::empty())?;
+            let attributes = disk::attributes(file.as_fd(), ids)?;
             let kind = match kind {
                 FileType::Fifo => Kind::Fifo,
-                _ => disk::file_kind(file.as_fd(), &stat).map_err(unreadable)?,
+                _ => disk::file_kind(file.as_fd(), &stat)?,
             };
             (kind, attributes.kept)
         }
-        FileType::Symlink => (disk::symlink_kind(dir, name).map_err(unreadable)?, Xattrs::new()),
-        FileType::CharacterDevice if disk::is_whiteout(&stat) => return Ok(vec![Node::whiteout(path)]),
+        FileType::Symlink => (disk::symlink_kind(dir, name)?, Xattrs::new()),
+        FileType::CharacterDevice if disk::is_whiteout(&stat) => {
+            return Ok(vec![Ok(Node::whiteout(path.clone()))]);
+        }
         FileType::CharacterDevice => (Kind::CharDevice { major, minor }, Xattrs::new()),
         FileType::BlockDevice => (Kind::BlockDevice { major, minor }, Xattrs::new()),
-        _ => return Err(damage(&path, "is a socket, which no layer has")),
+        _ => return Ok(vec![Err(damage(path, "is a socket, which no layer has"))]),
     };
-    Ok(vec![node(path, &stat, ids, xattrs, kind)?])
+    Ok(node(path.clone(), &stat, ids, xattrs, kind).collect())
 }
 
-fn node(path: GuestPath, stat: &Stat, ids: IdShift, xattrs: Xattrs, kind: Kind) -> Result<Node, Damage> {
-    if stat.st_mtime_nsec != 0 {
-        return Err(damage(&path, "has an mtime that is no whole second"));
-    }
-    let entry =
-        disk::entry(path.clone(), stat, ids, xattrs, kind).map_err(|why| damage(&path, why.to_string()))?;
-    Ok(Node { entry, inode: disk::shared_inode(stat), kept: true })
+fn node(
+    path: GuestPath,
+    stat: &Stat,
+    ids: IdShift,
+    xattrs: Xattrs,
+    kind: Kind,
+) -> impl Iterator<Item = Seen> + use<> {
+    let uneven =
+        (stat.st_mtime_nsec != 0).then(|| Err(damage(&path, "has an mtime that is no whole second")));
+    let seen = match disk::entry(path.clone(), stat, ids, xattrs, kind) {
+        Ok(entry) => Ok(Node { entry, inode: disk::shared_inode(stat), kept: true }),
+        Err(why) => unreadable(&path, why),
+    };
+    [seen].into_iter().chain(uneven)
+}
+
+fn unreadable(path: &GuestPath, why: io::Error) -> Seen {
+    Err(damage(path, format!("cannot be read: {why}")))
 }

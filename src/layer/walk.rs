@@ -177,10 +177,7 @@ impl Walk {
         let entry = Entry { mtime: self.times.last_modification.tv_sec, ..entry };
         let kept = match below.node() {
             Some(lower) => !same(&entry, lower),
-            // Where no layer has a root, the sandbox brings a plain one.
-            None if entry.path.is_root() => {
-                (entry.mode, entry.uid, entry.gid) != (0o755, 0, 0) || !entry.xattrs.is_empty()
-            }
+            None if entry.path.is_root() => !same(&entry, &Entry::plain_root(entry.mtime)),
             None => true,
         };
         Node { entry, inode, kept }

@@ -4,15 +4,17 @@
 //! Nothing is guessed that can be tried: namespaces, the overlay and procfs are made for real in children
 //! ([`trial`]). System settings are only read to name the cause of a refusal.
 
+mod child;
 mod ids;
 mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub(super) use ids::range_command;
 pub use trial::{FileSystem, Trials};
 
-use super::{Limits, cgroup};
+use super::{Limits, cgroup, command};
 
 /// One requirement and how this machine meets it.
 #[derive(Debug, Clone)]
@@ -142,7 +144,7 @@ impl Examiner {
             );
             return check.fail(found, apparmor_profile(&self.program));
         }
-        if refusal.errno == libc::ENOSYS || refusal.errno == libc::EINVAL {
+        if refusal.errno() == libc::ENOSYS || refusal.errno() == libc::EINVAL {
             return check
                 .fail(format!("{refusal}: the kernel has none"), "use a kernel with CONFIG_USER_NS=y");
         }
@@ -233,7 +235,7 @@ impl Examiner {
         match &self.trials.overlay {
             Ok(()) => check.ok("mounts in a user namespace, on the store's file system"),
             Err(_) if self.trials.namespaces.is_err() => check.blocked(),
-            Err(refusal) if refusal.errno == libc::ENODEV => {
+            Err(refusal) if refusal.errno() == libc::ENODEV => {
                 check.fail(format!("{refusal}: the module is not loaded"), "sudo modprobe overlay")
             }
             Err(refusal) => check.fail(
@@ -244,19 +246,31 @@ impl Examiner {
     }
 
     fn rlimits(&self) -> Check {
-        let check =
-            Check::of("rlimits", "every step gets the same number of open files, whatever the caller has");
-        let (_, hard) = match self.read("proc/self/limits").as_deref().and_then(open_files) {
-            Some(both) => both,
-            None => return check.warn("/proc/self/limits cannot be read", "mount -t proc proc /proc"),
-        };
-        if hard >= OPEN_FILES {
-            return check.ok(format!("up to {hard} open files"));
+        let check = Check::of("rlimits", "every step gets the same resource limits, whatever the caller has");
+        let text = self.read("proc/self/limits").unwrap_or_default();
+        // In the order of their numbers, below a heading.
+        let hard: Vec<u64> = text.lines().skip(1).filter_map(hard_limit).collect();
+        // CAP_SYS_RESOURCE may raise its own.
+        let may_raise = self.read("proc/self/status").and_then(|text| {
+            let caps = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(caps.trim(), 16).ok()
+        });
+        let low = command::LIMITS.iter().find_map(|(_, resource, _, needed)| {
+            let own = *hard.get(*resource as usize)?;
+            (own < *needed).then(|| (command::name(*resource), own, *needed))
+        });
+        match low {
+            Some((name, own, needed)) if may_raise.is_none_or(|caps| caps & 1 << 24 == 0) => {
+                let needed = if needed == u64::MAX { "unlimited".to_owned() } else { needed.to_string() };
+                check.fail(
+                    format!("the hard limit for {name} is {own}; a step needs {needed}"),
+                    format!(
+                        "sudo prlimit --pid $$ --{name}={needed}\n# for good, in /etc/security/limits.conf: * hard {name} {needed}"
+                    ),
+                )
+            }
+            _ => check.ok("high enough"),
         }
-        check.fail(
-            format!("at most {hard} open files; a step needs {OPEN_FILES}"),
-            format!("ulimit -Hn {OPEN_FILES}   # or, for good, in /etc/security/limits.conf: * hard nofile {OPEN_FILES}"),
-        )
     }
 
     fn cgroups(&self) -> Check {
@@ -283,18 +297,14 @@ impl Examiner {
     }
 }
 
-/// What the contract sets for open files; an ordinary user cannot go above the own hard limit.
-const OPEN_FILES: u64 = 1024;
-
 fn fuse() -> Check {
     Check::of("/dev/fuse", "nothing: layers are mounted by the kernel's own overlayfs").ok("not needed")
 }
 
-/// Soft and hard limit from `/proc/self/limits`.
-fn open_files(limits: &str) -> Option<(u64, u64)> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    let mut words = line.split_whitespace().map(|word| word.parse().unwrap_or(u64::MAX));
-    Some((words.next()?, words.next()?))
+/// The hard limit in a line of `/proc/self/limits`: name, soft, hard and perhaps a unit, in columns.
+fn hard_limit(line: &str) -> Option<u64> {
+    let hard = line.get(47..)?.split_whitespace().next()?;
+    if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
 }
 
 /// Sets a kernel setting now and after every boot.

@@ -1,7 +1,7 @@
 //! The executor process: takes requests, clones an init for each, reaps, and ends with isolith.
 
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::stage::{HostParts, Stage};
@@ -86,10 +86,10 @@ fn prepare(socket: &OwnedFd, store: &Path, ids: IdShift) -> Result<(Server, Owne
     process::new_session()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|e| Error::io("open", Path::new("/dev/null"), e))?;
-    let high = fd::duplicate_above(null.as_fd(), 3)?.into_raw_fd();
-    fd::set_stdio([high; 3])?;
-    // Closed by number below.
-    std::mem::forget(null);
+    let high = fd::duplicate_above(null.as_fd(), 3)?;
+    fd::set_stdio([high.as_raw_fd(); 3])?;
+    // Everything that this function owns is dropped before the rest is closed by number.
+    drop((null, high));
     fd::close_all_but(&[0, 1, 2, socket.as_raw_fd()])?;
     process::rename_and_blank(c"init")?;
     sys::privilege::set_umask(0);
@@ -134,6 +134,13 @@ impl Server {
         let hold = next().ok();
         let spec = read_spec(body)?;
         check(&spec)?;
+        if !spec.interactive {
+            // So that the step may open /dev/stdout and /dev/stderr, which are these pipes.
+            let user = &spec.action.user;
+            for pipe in &stdio[1..] {
+                fd::give_pipe(pipe.as_fd(), user.uid + self.ids.offset, user.gid + self.ids.offset)?;
+            }
+        }
         let host = self.stage.host_parts(&spec.action)?;
         let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
         flags |= libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -193,6 +200,11 @@ fn check(spec: &SandboxSpec) -> Result<()> {
     let bad = |what: &str, path: &str| Err(Error::machine(format!("{what} `{path}` leaves the store")));
     if !plain(&spec.run) || spec.run.contains('/') {
         return bad("run directory", &spec.run);
+    }
+    let user = &spec.action.user;
+    if user.uid > IdShift::MAX_GUEST || user.gid > IdShift::MAX_GUEST {
+        return Err(Error::recipe(format!("there is no user {}:{} in a sandbox", user.uid, user.gid))
+            .hint(format!("ids run from 0 to {}", IdShift::MAX_GUEST)));
     }
     for dir in spec.on_top.iter().chain(spec.caches.iter().map(|cache| &cache.dir)) {
         if !plain(dir)

@@ -72,6 +72,13 @@ impl Store {
                 problems.push(problem(Path::new(&name), "it is not part of a store", "nothing"));
             }
         }
+        for name in io::names(&self.root.join("locks"))? {
+            let path = self.root.join("locks").join(&name);
+            if name != "store" && name != "names" {
+                self.discard(&path)?;
+                problems.push(self.removed(&path, "it is not part of a store"));
+            }
+        }
         Ok(())
     }
 

@@ -72,12 +72,25 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(e) if is_absent(&e) => return Ok(None),
         Err(e) => return Err(failed("read", path, e)),
     };
-    let mut bytes = Vec::with_capacity(4096);
-    match file.read_to_end(&mut bytes).map_err(|e| (Errno::from_io_error(&e), e)) {
-        Ok(_) => Ok(Some(bytes)),
-        Err((Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ISDIR), _)) => Ok(None),
-        Err((_, e)) => Err(failed("read", path, e)),
+    // Not `read_to_end`, which asks for size and position first: this is the path of a cached build.
+    let mut bytes = vec![0; 8 << 10];
+    let mut len = 0;
+    loop {
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => match Errno::from_io_error(&e) {
+                Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::ISDIR) => return Ok(None),
+                _ => return Err(failed("read", path, e)),
+            },
+        }
+        if len == bytes.len() {
+            bytes.resize(len * 4, 0);
+        }
     }
+    bytes.truncate(len);
+    Ok(Some(bytes))
 }
 
 /// True when the error says that there is no such file.

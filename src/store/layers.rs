@@ -1,5 +1,5 @@
-//! Layers: `layers/ab/<id>/` with the tree `fs/`, its `manifest`, and an empty file `boot-<boot id>` that
-//! says under which boot of the machine the tree was written or last hashed.
+//! Layers: `layers/ab/<id>/` with the tree `fs/` and its `manifest.<boot id>`. The name says under which
+//! boot of the machine the tree was written or last hashed, so one look tells whether it can be used.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,10 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, OnceLock};
 
+use super::lock::NameLock;
 use super::{Store, io};
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::layer::{IdShift, Manifest, verify};
+
+const MANIFEST: &str = "manifest.";
 
 /// What the store has of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +49,28 @@ impl Store {
             return Presence::Ready;
         }
         let dir = self.layer_dir(id);
-        let mark = self.boot().map(|boot| dir.join(format!("boot-{boot}")));
-        match (exists(&dir.join("fs")), mark) {
+        match (exists(&dir.join("fs")), self.manifest_name()) {
             (false, _) => Presence::Missing,
-            (true, Ok(mark)) if exists(&mark) => Presence::Ready,
+            (true, Ok(name)) if exists(&dir.join(&name)) => Presence::Ready,
             (true, _) => Presence::Unverified,
         }
+    }
+
+    /// The name of the manifests of layers that can be used.
+    fn manifest_name(&self) -> Result<String> {
+        Ok(format!("{MANIFEST}{}", self.boot()?))
+    }
+
+    /// The manifest file of a layer, of this or another boot.
+    fn manifest_file(&self, dir: &Path) -> Result<Option<PathBuf>> {
+        let name = self.manifest_name()?;
+        if exists(&dir.join(&name)) {
+            return Ok(Some(dir.join(name)));
+        }
+        let mut names = io::names(dir)?.into_iter();
+        Ok(names
+            .find(|name| name.as_encoded_bytes().starts_with(MANIFEST.as_bytes()))
+            .map(|name| dir.join(name)))
     }
 
     /// The manifest of a layer; none when the store does not have the layer. A layer whose manifest is
@@ -80,7 +99,8 @@ impl Store {
         if let Some(manifest) = self.known_manifests().get(id) {
             return Ok(Some(manifest.clone()));
         }
-        let bytes = io::read(&self.layer_dir(id).join("manifest"))?;
+        let file = self.manifest_file(&self.layer_dir(id))?;
+        let bytes = file.map(|file| io::read(&file)).transpose()?.flatten();
         let bytes = bytes.as_deref().filter(|bytes| LayerId::of_manifest(bytes) == *id);
         let manifest = bytes.and_then(|bytes| Manifest::decode(bytes).ok()).map(Arc::new);
         if let Some(manifest) = &manifest {
@@ -129,17 +149,13 @@ impl Store {
         Ok(damage)
     }
 
-    /// Puts the boot mark into a layer's directory, and takes older ones out.
+    /// Renames a layer's manifest to say that its tree is good under this boot.
     fn mark(&self, dir: &Path) -> Result<()> {
-        let mark = format!("boot-{}", self.boot()?);
-        let path = dir.join(&mark);
-        fs::File::create(&path).map_err(|e| io::failed("create", &path, e))?;
-        for name in io::names(dir)? {
-            if name.as_encoded_bytes().starts_with(b"boot-") && name != *mark {
-                io::remove_file(&dir.join(name))?;
-            }
+        let good = dir.join(self.manifest_name()?);
+        match self.manifest_file(dir)? {
+            Some(file) if file != good => io::rename(&file, &good),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes a finished layer in. `fs` is its tree, canonical already, in a run or scratch directory of this
@@ -154,9 +170,8 @@ impl Store {
         let parent = fs.parent().ok_or_else(|| Error::machine("a layer cannot be made of `/`"))?;
         let staged = parent.join(format!("layer-{}", io::unique()));
         io::make_dir(&staged, 0o755)?;
-        io::write_new(&staged.join("manifest"), &bytes)?;
-        let mark = staged.join(format!("boot-{}", self.boot()?));
-        io::write_new(&mark, &[])?;
+        let name = self.manifest_name()?;
+        io::write_new(&staged.join(&name), &bytes)?;
         let moved = staged.join("fs");
         fs::rename(fs, &moved).map_err(|e| io::failed("move", fs, e))?;
         let target = self.layer_dir(&id);
@@ -165,7 +180,7 @@ impl Store {
             // uses one that is not marked with this boot, and who is marking it holds the lock.
             let _lock = self.lock_layer(&id)?;
             let whole = self.presence(&id) == Presence::Ready
-                && io::read(&target.join("manifest"))?.is_some_and(|there| there == bytes);
+                && io::read(&target.join(&name))?.is_some_and(|there| there == bytes);
             if whole {
                 fs::rename(&moved, fs).map_err(|e| io::failed("move", &moved, e))?;
                 super::remove_tree(&staged)?;
@@ -183,8 +198,8 @@ impl Store {
         self.discard(&self.layer_dir(id))
     }
 
-    pub(super) fn lock_layer(&self, id: &LayerId) -> Result<super::ActionLock> {
-        self.lock_name(&format!("layer-{id}"), || (), || false)
+    pub(super) fn lock_layer(&self, id: &LayerId) -> Result<NameLock> {
+        self.lock_name(&format!("layer {id}"), || (), || false)
     }
 
     /// A layer whose root belongs to no id of a sandbox was written when other ids were set up for this

@@ -1,14 +1,19 @@
-//! Advisory locks (`flock`) on files that come and go.
+//! Locks between processes and threads; all of them end with the process that holds them.
 //!
-//! Whoever removes a lock file holds its lock; whoever gets a lock looks whether the file is still the one
-//! at that path, and starts over if not. So lock files do not pile up and two holders never meet.
+//! [`FileLock`] is `flock` on a file that comes and goes. Whoever removes such a file holds its lock; whoever
+//! gets a lock looks whether the file is still the one at that path, and starts over if not.
+//!
+//! [`NameLock`] is one byte of the file `locks/names`, at a place that the hash of the name gives, locked
+//! through an open file description (`F_OFD_SETLK`, fcntl(2)). No file is made for a name, and none is left.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -93,18 +98,39 @@ pub(super) fn holders(path: &Path) -> Vec<String> {
     found
 }
 
-/// The right to run one action; no other thread or process has it meanwhile.
+/// A lock on a name.
 #[derive(Debug)]
-pub struct ActionLock {
-    path: PathBuf,
-    _lock: FileLock,
+pub(super) struct NameLock {
+    file: File,
+    place: i64,
 }
 
-impl Drop for ActionLock {
-    fn drop(&mut self) {
-        // While the lock is held: see the head of this file.
-        let _ = std::fs::remove_file(&self.path);
+impl NameLock {
+    /// None when someone else holds it. `file` is an open file description of its own.
+    fn try_new(file: File, place: i64) -> nix::Result<Result<NameLock, File>> {
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&one_byte(libc::F_WRLCK, place))) {
+            Ok(_) => Ok(Ok(NameLock { file, place })),
+            Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(Err(file)),
+            Err(e) => Err(e),
+        }
     }
+}
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that has just been forked still has the file.
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&one_byte(libc::F_UNLCK, self.place)));
+    }
+}
+
+fn one_byte(kind: i32, place: i64) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: place, l_len: 1, l_pid: 0 }
+}
+
+/// The right to run one action; no other thread or process has it meanwhile. Given up when dropped.
+#[derive(Debug)]
+pub struct ActionLock {
+    _lock: NameLock,
 }
 
 impl Store {
@@ -119,7 +145,7 @@ impl Store {
         on_wait: impl FnOnce(),
         cancelled: impl Fn() -> bool,
     ) -> Result<ActionLock> {
-        self.lock_name(&key.to_hex(), on_wait, cancelled)
+        Ok(ActionLock { _lock: self.lock_name(&format!("action {key}"), on_wait, cancelled)? })
     }
 
     /// The same for any name.
@@ -128,24 +154,26 @@ impl Store {
         name: &str,
         on_wait: impl FnOnce(),
         cancelled: impl Fn() -> bool,
-    ) -> Result<ActionLock> {
-        let path = self.root.join("locks").join(name);
+    ) -> Result<NameLock> {
+        let path = self.root.join("locks/names");
+        let open =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(|e| io::failed("open", &path, e))?;
+        let hash = blake3::hash(name.as_bytes());
+        // Two names at one place would only wait for each other without need.
+        let place = hash.as_bytes().iter().take(7).fold(0, |place, byte| place << 8 | i64::from(*byte));
         let mut on_wait = Some(on_wait);
         let mut pause = Duration::from_millis(1);
         loop {
-            match try_lock(&path, true, true)? {
-                Try::Got(lock) => return Ok(ActionLock { path, _lock: lock }),
-                Try::Busy => {}
-                Try::Absent => io::make_dir(&self.root.join("locks"), 0o700)?,
-            }
+            file = match NameLock::try_new(file, place).map_err(|e| io::failed("lock", &path, e))? {
+                Ok(lock) => return Ok(lock),
+                Err(file) => file,
+            };
             if let Some(tell) = on_wait.take() {
                 tell();
             }
             if cancelled() {
-                return Err(Error::new(
-                    Class::Interrupted,
-                    format!("stopped waiting for the lock `{}`", path.display()),
-                ));
+                return Err(Error::new(Class::Interrupted, format!("stopped waiting for the {name}")));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));

@@ -1,4 +1,5 @@
-//! Logs of actions, of the latest run whether it succeeded or not: `logs/ab/<key>.zst`.
+//! Logs of actions, of the latest run whether it succeeded or not: `logs/ab/<key>.zst`. There is no file for
+//! an empty log.
 //!
 //! Nothing is named by the bytes of these files, so the single-threaded compressor does, which starts no
 //! thread a step.
@@ -50,9 +51,11 @@ impl LogWriter<'_> {
     pub fn finish(mut self) -> Result<()> {
         match self.large.take() {
             Some((temp, encoder)) => {
-                encoder.finish().map_err(|e| io::failed("write", &temp, e))?;
-                io::rename(&temp, &self.path)
+                let written = encoder.finish().map_err(|e| io::failed("write", &temp, e));
+                let put = written.and_then(|_| io::rename(&temp, &self.path));
+                put.inspect_err(|_| drop(std::fs::remove_file(&temp)))
             }
+            None if self.small.is_empty() => io::remove_file(&self.path),
             None => {
                 let packed = zstd::bulk::compress(&self.small, LEVEL)
                     .map_err(|e| io::failed("write", &self.path, e))?;
@@ -90,7 +93,7 @@ impl Store {
         writer.finish()
     }
 
-    /// The log of an action, unpacked; none when there is none.
+    /// The log of an action, unpacked; none when there is none or when it was empty.
     ///
     /// # Errors
     /// When it is damaged.

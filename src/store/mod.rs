@@ -50,9 +50,10 @@ pub struct Store {
     /// The boot id layers are marked with; read when first needed.
     boot: OnceLock<String>,
     manifests: Mutex<HashMap<LayerId, Arc<Manifest>>>,
-    /// Where files are written before they are renamed into place; made when first needed. Dropped
-    /// before `_lock`.
+    /// Where files are written before they are renamed into place; made when first needed. It and
+    /// `idle_runs` are dropped before `_lock`.
     session: Mutex<Option<tmp::Session>>,
+    idle_runs: tmp::IdleRuns,
     _lock: lock::FileLock,
 }
 
@@ -70,6 +71,7 @@ impl Store {
             boot: OnceLock::new(),
             manifests: Mutex::default(),
             session: Mutex::default(),
+            idle_runs: Arc::default(),
             _lock: lock,
         })
     }

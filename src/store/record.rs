@@ -2,7 +2,8 @@
 //!
 //! Two lines: a checksum and the JSON. The checksum is BLAKE3 (derive-key, context `isolith record v1`) of
 //! the record's name (`actions/<key>`), a newline, and the JSON: a record that was cut short, changed, or
-//! put under another name does not check out, and counts as missing.
+//! put under another name does not check out, and counts as missing. One file may hold several records of
+//! different names, one after the other; each reader takes the one that checks out under the name it wants.
 
 use std::path::Path;
 
@@ -30,12 +31,19 @@ pub(super) fn seal(name: &str, value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The value of a record's file; none when anything about it is wrong.
+/// The value of the record `name` in a file; none when it is not there, or anything about it is wrong.
 pub(super) fn unseal<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Option<T> {
-    let (sum, rest) = bytes.split_at_checked(64)?;
-    let json = rest.strip_prefix(b"\n")?.strip_suffix(b"\n")?;
-    (checksum(name, json).to_hex().as_bytes() == sum).then_some(())?;
-    serde_json::from_slice(json).ok()
+    let mut rest = bytes;
+    loop {
+        let (sum, after) = rest.split_at_checked(64)?;
+        let after = after.strip_prefix(b"\n")?;
+        let end = after.iter().position(|byte| *byte == b'\n')?;
+        let json = &after[..end];
+        if checksum(name, json).to_hex().as_bytes() == sum {
+            return serde_json::from_slice(json).ok();
+        }
+        rest = &after[end + 1..];
+    }
 }
 
 impl Store {
@@ -68,5 +76,8 @@ mod tests {
             changed[at] ^= 1;
             assert_eq!(unseal::<Vec<u32>>("notes/a", &changed), None, "changed at {at}");
         }
+        let both = [bytes, seal("notes/b", &"text").unwrap()].concat();
+        assert_eq!(unseal::<Vec<u32>>("notes/a", &both), Some(vec![1, 2, 3]));
+        assert_eq!(unseal::<String>("notes/b", &both).as_deref(), Some("text"));
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use super::record::seal;
+use super::{Store, io};
 use crate::digest::{ActionKey, DefinitionKey, LayerId};
 use crate::error::Result;
 use crate::key::ActionDocument;
@@ -61,5 +62,30 @@ impl Store {
     pub fn put_definition(&self, key: &DefinitionKey, record: &DefinitionRecord) -> Result<()> {
         let hex = key.to_hex();
         self.put_record(&self.shard("definitions", &hex), &format!("definitions/{hex}"), record)
+    }
+
+    /// Both at once, for a step that has just run: one file under two names, which makes one inode instead
+    /// of two.
+    pub fn put_result(
+        &self,
+        (key, record): (&ActionKey, &ActionRecord),
+        (definition_key, definition): (&DefinitionKey, &DefinitionRecord),
+    ) -> Result<()> {
+        let (hex, definition_hex) = (key.to_hex(), definition_key.to_hex());
+        let mut bytes = seal(&format!("definitions/{definition_hex}"), definition)?;
+        bytes.extend(seal(&format!("actions/{hex}"), record)?);
+        let (temp, second) = (self.temp_path()?, self.temp_path()?);
+        let put = || {
+            io::write_new(&temp, &bytes)?;
+            if std::fs::hard_link(&temp, &second).is_err() {
+                io::write_new(&second, &bytes)?; // A file system without hard links.
+            }
+            io::rename(&temp, &self.shard("actions", &hex))?;
+            io::rename(&second, &self.shard("definitions", &definition_hex))
+        };
+        put().inspect_err(|_| {
+            let _ = std::fs::remove_file(&temp);
+            let _ = std::fs::remove_file(&second);
+        })
     }
 }

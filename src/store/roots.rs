@@ -64,7 +64,7 @@ impl Store {
             let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty());
             return Ok(());
         }
-        let _lock = self.lock_name(&name.replace('/', "-"), || (), || false)?;
+        let _lock = self.lock_name(&name, || (), || false)?;
         let mut roots = self.roots(&root.recipe)?;
         roots.retain(|other| !same(other));
         roots.insert(0, root.clone());

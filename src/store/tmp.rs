@@ -5,9 +5,10 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::lock::{FileLock, Try, try_lock};
-use super::{Store, io, remove_tree};
+use super::{Store, io, layout, remove_tree};
 use crate::error::{Error, Result};
 use crate::layer::IdShift;
 
@@ -17,9 +18,10 @@ const KINDS: [&str; 3] = ["run-", "scratch-", "session-"];
 const DEAD: &str = "dead-";
 
 #[derive(Debug)]
-struct LiveDir {
+pub(super) struct LiveDir {
     path: PathBuf,
     name: String,
+    owner: u32,
     _lock: FileLock,
 }
 
@@ -37,7 +39,7 @@ impl LiveDir {
             }
             // A sweep may take it for left over until the lock is held; then another one is made.
             if let Try::Got(lock) = try_lock(&path.join("lock"), true, true)? {
-                return Ok(LiveDir { path, name, _lock: lock });
+                return Ok(LiveDir { path, name, owner: std::process::id(), _lock: lock });
             }
         }
         Err(Error::machine(format!("cannot make a directory of its own in `{}`", tmp.display())))
@@ -46,16 +48,24 @@ impl LiveDir {
 
 impl Drop for LiveDir {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later sweep.
-        let _ = empty_and_remove(&self.path);
+        // A forked copy of this process is not the owner. What cannot be removed now is swept up later.
+        if self.owner == std::process::id() {
+            let _ = empty_and_remove(&self.path);
+        }
     }
+}
+
+/// Removes everything in a directory but what has one of these names.
+fn empty(path: &Path, keep: &[&str]) -> Result<()> {
+    for name in io::names(path)?.iter().filter(|name| !keep.iter().any(|keep| *name == keep)) {
+        remove_tree(&path.join(name))?;
+    }
+    Ok(())
 }
 
 /// Removes a live directory, its lock last.
 fn empty_and_remove(path: &Path) -> Result<()> {
-    for name in io::names(path)?.iter().filter(|name| *name != "lock") {
-        remove_tree(&path.join(name))?;
-    }
+    empty(path, &["lock"])?;
     io::remove_file(&path.join("lock"))?;
     match std::fs::remove_dir(path) {
         Err(e) if !io::is_absent(&e) => Err(io::failed("remove", path, e)),
@@ -63,25 +73,47 @@ fn empty_and_remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Where one sandbox runs: `upper/` takes what it writes, `work/` is overlayfs's own. Removed with
-/// everything in it when dropped.
+/// Where one sandbox runs: `upper/` takes what it writes, `work/` is overlayfs's own. When it is dropped
+/// everything in them is removed; the directory and its `work/` serve the next run of this process, since
+/// making inodes is the dearest thing a file system does.
 #[derive(Debug)]
-pub struct RunDir(LiveDir);
+pub struct RunDir {
+    /// Always there until it is dropped.
+    dir: Option<LiveDir>,
+    path: PathBuf,
+    name: String,
+    idle: IdleRuns,
+}
+
+/// Empty run directories of this process.
+pub(super) type IdleRuns = Arc<Mutex<Vec<LiveDir>>>;
 
 impl RunDir {
     /// Its name below the store's `tmp/`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.name
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.path
     }
 
     /// What the sandbox wrote.
     pub fn upper(&self) -> PathBuf {
-        self.0.path.join("upper")
+        self.path.join("upper")
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // If it cannot be emptied, dropping it tries once more, and then it is left to a later sweep.
+        if let Some(dir) = self.dir.take()
+            && empty(&self.path, &["lock", "work"]).is_ok()
+            && empty(&self.path.join("work"), &[]).is_ok()
+        {
+            self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(dir);
+        }
     }
 }
 
@@ -120,13 +152,21 @@ impl Session {
 impl Store {
     /// Makes a run directory. Its `upper/` and `work/` belong to the root of the sandbox.
     pub fn new_run(&self, ids: IdShift) -> Result<RunDir> {
-        let dir = LiveDir::new(&self.root.join("tmp"), KINDS[0])?;
-        for name in ["upper", "work"] {
-            let path = dir.path.join(name);
-            io::new_dir(&path, 0o755).map_err(|e| io::failed("create", &path, e))?;
-            give_to_guest_root(&path, ids)?;
+        let idle = self.idle_runs.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let (dir, fresh) = match idle {
+            Some(dir) if dir.path.join("work").is_dir() => (dir, false),
+            _ => (LiveDir::new(&self.root.join("tmp"), KINDS[0])?, true),
+        };
+        let (path, name) = (dir.path.clone(), dir.name.clone());
+        let run = RunDir { dir: Some(dir), path, name, idle: self.idle_runs.clone() };
+        for (name, new) in [("upper", true), ("work", fresh)] {
+            let path = run.path.join(name);
+            if new {
+                io::new_dir(&path, 0o755).map_err(|e| io::failed("create", &path, e))?;
+                give_to_guest_root(&path, ids)?;
+            }
         }
-        Ok(RunDir(dir))
+        Ok(run)
     }
 
     /// Makes a directory to build a layer in, for instance as `fs` below it.
@@ -151,20 +191,18 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what processes that are gone left in `tmp/` and `locks/`. What cannot be removed is tried
-    /// again next time. Call it when this process has the ids of its sandboxes.
+    /// Makes the store ready to run things: removes what processes that are gone left in `tmp/`, and makes
+    /// directories that got lost. What fails is tried again next time. Call it when this process has the ids
+    /// of its sandboxes.
     pub fn sweep(&self) {
+        for (dir, mode) in layout::DIRS {
+            let _ = io::make_dir(&self.root.join(dir), mode);
+        }
         let _ = self.sweep_up();
     }
 
-    /// Sweeps, and says what was found in `tmp/`: path relative to the store, and why it stayed if it did.
+    /// Sweeps, and says what was found: path relative to the store, and why it stayed if it did.
     pub(super) fn sweep_up(&self) -> Result<Vec<(String, Option<Error>)>> {
-        let locks = self.root.join("locks");
-        for name in io::names(&locks)?.iter().filter(|name| *name != "store") {
-            if let Try::Got(_lock) = try_lock(&locks.join(name), true, false)? {
-                io::remove_file(&locks.join(name))?;
-            }
-        }
         let tmp = self.root.join("tmp");
         let mut found = Vec::new();
         for name in io::names(&tmp)? {

@@ -1,7 +1,6 @@
 //! Every raw system call and all `unsafe`, as safe functions whose errors name the call, its arguments
 //! and the errno.
 
-mod child;
 pub mod fd;
 pub mod mount;
 pub mod privilege;
@@ -10,14 +9,12 @@ pub mod seccomp;
 pub mod signals;
 pub mod socket;
 
-pub use child::{Refusal, in_child};
-
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 
 /// A system call that failed.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysError {
     call: String,
     errno: i32,

@@ -108,16 +108,14 @@ impl World {
 
     /// Runs the program.
     pub fn isolith(&self, args: &[&str]) -> Run {
-        let child = self.spawn(args);
-        let output = child.wait_with_output().unwrap();
-        Run::new(output)
+        Run::new(self.command().args(args).stdin(Stdio::null()).output().unwrap())
     }
 
-    /// Starts the program with pipes for its output.
-    pub fn spawn(&self, args: &[&str]) -> std::process::Child {
+    /// Starts the program with a pipe for its output. It is killed when the test ends before it does.
+    pub fn spawn(&self, args: &[&str]) -> Running {
         let mut command = self.command();
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
-        command.spawn().unwrap()
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        Running(command.spawn().unwrap())
     }
 
     /// The program without arguments, as the world's user, in a clean environment.
@@ -206,6 +204,16 @@ impl Drop for World {
             let store = self.store();
             self.isolith(&["store", "clear", "--store", store.to_str().unwrap()]);
         }
+    }
+}
+
+/// The program, running.
+pub struct Running(pub std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

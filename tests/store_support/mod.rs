@@ -109,12 +109,12 @@ pub fn again(role: &str, store: &Path) -> Command {
     command
 }
 
-/// Reads a child's standard output up to a line that ends like this.
-pub fn wait_for(child: &mut Child, ending: &str) {
+/// Reads a child's standard output up to the `count`th line that ends like this.
+pub fn wait_for(child: &mut Child, ending: &str, count: usize) {
     use std::io::{BufRead, BufReader};
-    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    let found = lines.any(|line| line.unwrap().ends_with(ending));
-    assert!(found, "the child ended without saying {ending}");
+    let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    let found = lines.filter(|line| line.as_ref().unwrap().ends_with(ending)).take(count).count();
+    assert_eq!(found, count, "the child ended without saying {ending}");
 }
 
 /// Names in a directory of the store, sorted.

@@ -3,14 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use super::super::ids::{COUNT, direct, intervals, subordinate};
 use super::{Check, Examiner};
-
-/// How many ids a sandbox has.
-const COUNT: u64 = 65536;
-
-/// Where the offset of root's sandboxes is when /etc/subuid names no range of root's own: the last block
-/// of the container range of systemd (`systemd-nspawn --private-users=pick`).
-const ROOT_OFFSET: u64 = 0x6fff_0000;
 
 /// Where a range is looked for first when one has to be added.
 const FIRST_SUBID: u64 = 100_000;
@@ -22,28 +16,14 @@ pub(super) fn check(examiner: &Examiner) -> Check {
 
 /// Root maps its sandboxes itself; inside a container only ids of the container can be mapped.
 fn root(examiner: &Examiner, check: Check) -> Check {
-    let start = ["etc/subuid", "etc/subgid"]
-        .map(|file| own_range(&examiner.read(file).unwrap_or_default(), "root", 0));
-    let [uid, gid] = start.map(|start| start.unwrap_or(ROOT_OFFSET));
-    // One offset serves both, so differing ranges are not used.
-    let offset = if uid == gid { uid } else { ROOT_OFFSET };
-    let covered = |file: &str| {
-        examiner.read(file).unwrap_or_default().lines().any(|line| {
-            let mut words = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
-            let (inside, _, count) = (words.next(), words.next(), words.next());
-            inside
-                .zip(count)
-                .is_some_and(|(inside, count)| inside <= offset && offset + COUNT <= inside + count)
-        })
-    };
-    if covered("proc/self/uid_map") && covered("proc/self/gid_map") {
-        return check.ok(format!("root, ids from {offset} on"));
+    let read = |file: &str| examiner.read(file).unwrap_or_default();
+    let own = ["etc/subuid", "etc/subgid"].map(|file| subordinate(&read(file), 0, Some("root")));
+    let own = own[0].filter(|start| own[1] == Some(*start));
+    let maps = ["proc/self/uid_map", "proc/self/gid_map"].map(|file| intervals(&read(file)));
+    match direct(own, &maps) {
+        Ok(shift) => check.ok(format!("root, ids from {} on", shift.offset)),
+        Err(e) => check.fail(e.what(), e.hint_text().unwrap_or_default()),
     }
-    check.fail(
-        format!("this is root in a user namespace that has no ids from {offset} to {}", offset + COUNT - 1),
-        "give the container more ids (--userns=host, or a map of 2^32 ids), or name a range it has: \
-         echo 'root:1000:65536' | tee -a /etc/subuid /etc/subgid",
-    )
 }
 
 fn user(examiner: &Examiner, check: Check) -> Check {
@@ -70,34 +50,31 @@ fn user(examiner: &Examiner, check: Check) -> Check {
         );
     }
     let [subuid, subgid] = ["etc/subuid", "etc/subgid"].map(|file| examiner.read(file).unwrap_or_default());
-    match (own_range(&subuid, &name, uid), own_range(&subgid, &name, uid)) {
+    let own = |file: &str| subordinate(file, uid, Some(&name));
+    match (own(&subuid), own(&subgid)) {
         (Some(users), Some(groups)) => {
             check.ok(format!("newuidmap and newgidmap, user ids from {users}, group ids from {groups}"))
         }
         (users, groups) => {
-            let start = free_range(&[&subuid, &subgid]);
-            let end = start + COUNT - 1;
-            let mut fix = "sudo usermod".to_owned();
-            let mut files = Vec::new();
-            if users.is_none() {
-                fix += &format!(" --add-subuids {start}-{end}");
-                files.push("/etc/subuid");
-            }
-            if groups.is_none() {
-                fix += &format!(" --add-subgids {start}-{end}");
-                files.push("/etc/subgid");
-            }
-            fix += &format!(" {name}");
-            check.fail(format!("{} gives {name} no range of {COUNT} ids", files.join(" and ")), fix)
+            let files = [users.is_none().then_some("/etc/subuid"), groups.is_none().then_some("/etc/subgid")];
+            let files: Vec<&str> = files.into_iter().flatten().collect();
+            let found = format!("{} gives {name} no range of {COUNT} ids", files.join(" and "));
+            check.fail(found, range_command(uid, &name, &subuid, &subgid))
         }
     }
 }
 
-/// Start of the first range of at least [`COUNT`] ids that a subuid(5) file gives to a user.
-fn own_range(file: &str, name: &str, uid: u32) -> Option<u64> {
-    ranges(file)
-        .find(|(owner, _, count)| (*owner == name || owner.parse() == Ok(uid)) && *count >= COUNT)
-        .map(|(_, start, _)| start)
+/// The command that gives a user the ranges that are missing, from ids that nobody has.
+pub(in super::super) fn range_command(uid: u32, name: &str, subuid: &str, subgid: &str) -> String {
+    let start = free_range(&[subuid, subgid]);
+    let range = format!("{start}-{}", start + u64::from(COUNT) - 1);
+    let mut command = "sudo usermod".to_owned();
+    for (file, flag) in [(subuid, "--add-subuids"), (subgid, "--add-subgids")] {
+        if subordinate(file, uid, Some(name)).is_none() {
+            command += &format!(" {flag} {range}");
+        }
+    }
+    format!("{command} {name}")
 }
 
 /// Owner, start and count of each range.
@@ -108,7 +85,7 @@ fn ranges(file: &str) -> impl Iterator<Item = (&str, u64, u64)> {
     })
 }
 
-/// The first place for [`COUNT`] ids behind every range of both files.
+/// The first id behind every range of both files.
 fn free_range(files: &[&str]) -> u64 {
     let ends = files.iter().flat_map(|file| ranges(file)).map(|(_, start, count)| start + count);
     ends.max().unwrap_or(0).max(FIRST_SUBID)

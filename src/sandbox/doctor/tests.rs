@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::sys::Refusal;
+use crate::sys::SysError;
 
 /// A machine on which all is well for a user: `/proc`, `/sys` and `/etc` of its own.
 struct Machine {
@@ -27,10 +27,7 @@ impl Machine {
         machine.write("proc/sys/user/max_user_namespaces", "15000\n");
         machine.write("proc/sys/kernel/seccomp/actions_avail", "kill_process trap errno user_notif allow\n");
         machine.write("proc/self/status", "Name:\tisolith\nNoNewPrivs:\t0\n");
-        machine.write(
-            "proc/self/limits",
-            "Max open files            1024                 524288               files\n",
-        );
+        machine.limits("unlimited");
         machine.write("proc/self/cgroup", "0::/user.slice/app\n");
         for file in ["cgroup.controllers", "cgroup.subtree_control", "cgroup.procs"] {
             let text = if file == "cgroup.procs" { "" } else { "cpu memory pids" };
@@ -53,6 +50,17 @@ impl Machine {
         fs::write(path, text).unwrap();
     }
 
+    /// All 16 limits as /proc shows them, with this hard one for open files.
+    fn limits(&self, open_files: &str) {
+        let line = |name: &str, hard: &str| format!("{name:<25} {:<20} {hard:<20} units\n", "1024");
+        let mut text = line("Limit", "Hard Limit");
+        for number in 0..16 {
+            text +=
+                &line("Max something", if number == libc::RLIMIT_NOFILE { open_files } else { "unlimited" });
+        }
+        self.write("proc/self/limits", &text);
+    }
+
     fn mode(&self, path: &str, mode: u32) {
         fs::set_permissions(self.root.path().join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -66,7 +74,7 @@ impl Machine {
     }
 
     fn refuse_namespaces(&mut self, errno: i32) {
-        let refusal = Err(Refusal { what: "unshare(CLONE_NEWUSER)".into(), errno });
+        let refusal = Err(SysError::new("unshare(CLONE_NEWUSER)", errno));
         let trials = &mut self.examiner.trials;
         trials.namespaces = refusal.clone();
         (trials.time, trials.overlay, trials.procfs) = (refusal.clone(), refusal.clone(), refusal);
@@ -145,7 +153,7 @@ fn a_container_that_filters_system_calls() {
 #[test]
 fn a_container_that_masks_proc() {
     let mut machine = Machine::new();
-    machine.examiner.trials.procfs = Err(Refusal { what: "fsmount(proc)".into(), errno: libc::EPERM });
+    machine.examiner.trials.procfs = Err(SysError::new("fsmount(proc)", libc::EPERM));
     machine.write(
         "proc/self/mountinfo",
         "30 1 0:5 / / rw - overlay o rw\n31 30 0:6 /null /proc/kcore rw - tmpfs t rw\n",
@@ -204,7 +212,7 @@ fn root_of_a_small_container() {
     assert!(checks.iter().any(|check| check.found == "root, ids from 1878982656 on"), "{checks:?}");
     machine.write("proc/self/gid_map", "0 100000 65536\n");
     assert_eq!(machine.ailment().name, "id mapping");
-    // A range that the container has and that is root's own will do.
+    // The end of what the container has will do, or a range of root's own.
     machine.write("proc/self/uid_map", "0 100000 70000\n");
     machine.write("proc/self/gid_map", "0 100000 70000\n");
     machine.write("etc/subuid", "root:1000:65536\n");
@@ -229,7 +237,7 @@ fn stores_on_the_wrong_file_system() {
 #[test]
 fn overlay_module_missing() {
     let mut machine = Machine::new();
-    machine.examiner.trials.overlay = Err(Refusal { what: "fsopen(overlay)".into(), errno: libc::ENODEV });
+    machine.examiner.trials.overlay = Err(SysError::new("fsopen(overlay)", libc::ENODEV));
     assert_eq!(machine.ailment().fix.unwrap(), "sudo modprobe overlay");
 }
 
@@ -245,10 +253,19 @@ fn undelegated_cgroups_are_a_warning_with_the_systemd_commands() {
 
 #[test]
 fn few_open_files() {
-    let machine = Machine::new();
-    machine
-        .write("proc/self/limits", "Max open files            256                 512               files\n");
-    assert!(machine.ailment().fix.unwrap().starts_with("ulimit -Hn"));
+    let mut machine = Machine::new();
+    machine.limits("512");
+    let check = machine.ailment();
+    assert_eq!(check.found, "the hard limit for nofile is 512; a step needs 4096");
+    assert!(check.fix.unwrap().starts_with("sudo prlimit --pid $$ --nofile=4096\n"));
+    // Root that may raise its own limits is not stopped by them.
+    machine.examiner.uid = 0;
+    machine.write("proc/self/status", "CapEff:\t000001ffffffffff\n");
+    for map in ["uid_map", "gid_map"] {
+        machine.write(&format!("proc/self/{map}"), "0 0 4294967295\n");
+    }
+    let checks = machine.examiner.examine();
+    assert!(checks.iter().all(|check| check.state == State::Ok), "{checks:?}");
 }
 
 #[test]

@@ -3,28 +3,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, unshare};
-use rustix::fs::CWD;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
-};
-
-use crate::sys::{Refusal, in_child};
+use super::child::in_child;
+use crate::sys::mount::{self, FsContext};
+use crate::sys::{Result, SysError, fd, process};
 
 /// The answers of the kernel.
 #[derive(Debug, Clone)]
 pub struct Trials {
     /// A user namespace with one id mapped, and all other namespaces of the contract in it.
-    pub namespaces: Result<(), Refusal>,
+    pub namespaces: Result<()>,
     /// A time namespace.
-    pub time: Result<(), Refusal>,
+    pub time: Result<()>,
     /// An overlay with `userxattr` and `lowerdir+` whose layers are in the store.
-    pub overlay: Result<(), Refusal>,
+    pub overlay: Result<()>,
     /// A procfs of its own.
-    pub procfs: Result<(), Refusal>,
+    pub procfs: Result<()>,
     /// What the store's file system can do.
-    pub store: Result<FileSystem, String>,
+    pub store: std::result::Result<FileSystem, String>,
 }
 
 /// What was found out about the store's file system.
@@ -48,22 +43,26 @@ impl Trials {
         let (overlay, file_system) = match &dir {
             Ok(dir) => (in_child(|| overlay(dir.path())), file_system(at, dir.path())),
             Err(why) => (
-                Err(Refusal { what: format!("mkdir in {}", at.display()), errno: libc::EACCES }),
+                Err(refused(
+                    format!("mkdir in \"{}\"", at.display()),
+                    std::io::Error::from_raw_os_error(libc::EACCES),
+                )),
                 Err(format!("cannot write to `{}`: {why}", at.display())),
             ),
         };
         Trials {
             namespaces: in_child(|| {
-                user_namespace(CloneFlags::empty())?;
-                let rest = CloneFlags::CLONE_NEWNS
-                    | CloneFlags::CLONE_NEWPID
-                    | CloneFlags::CLONE_NEWNET
-                    | CloneFlags::CLONE_NEWIPC
-                    | CloneFlags::CLONE_NEWUTS
-                    | CloneFlags::CLONE_NEWCGROUP;
-                unshare(rest).map_err(|why| Refusal::new("unshare(mount, pid, net, ipc, uts, cgroup)", why))
+                user_namespace(0)?;
+                process::unshare(
+                    libc::CLONE_NEWNS
+                        | libc::CLONE_NEWPID
+                        | libc::CLONE_NEWNET
+                        | libc::CLONE_NEWIPC
+                        | libc::CLONE_NEWUTS
+                        | libc::CLONE_NEWCGROUP,
+                )
             }),
-            time: in_child(|| user_namespace(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))),
+            time: in_child(|| user_namespace(libc::CLONE_NEWTIME)),
             overlay,
             procfs: in_child(procfs),
             store: file_system,
@@ -72,70 +71,56 @@ impl Trials {
 }
 
 /// Enters a new user namespace in which the caller is root, and `others` with it.
-fn user_namespace(others: CloneFlags) -> Result<(), Refusal> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | others).map_err(|why| Refusal::new("unshare(CLONE_NEWUSER)", why))?;
+fn user_namespace(others: i32) -> Result<()> {
+    let (uid, gid) = crate::sys::privilege::effective_ids();
+    process::unshare(libc::CLONE_NEWUSER | others)?;
     let write = |file: &str, text: String| {
-        fs::write(file, text).map_err(|why| Refusal::new(&format!("write to {file}"), why))
+        fs::write(file, text).map_err(|why| refused(format!("write(\"{file}\")"), why))
     };
     write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("0 {} 1", uid.as_raw()))?;
-    write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw()))
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
-fn overlay(dir: &Path) -> Result<(), Refusal> {
-    user_namespace(CloneFlags::CLONE_NEWNS)?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(|why| Refusal::new("make / private", why))?;
-    let io = |why| Refusal::new(&format!("write in {}", dir.display()), why);
+/// Mounts one as the sandbox does, and renames a file of the lowest layer through it.
+fn overlay(dir: &Path) -> Result<()> {
+    user_namespace(libc::CLONE_NEWNS)?;
+    mount::make_private()?;
+    rustix::process::chdir(dir).map_err(|why| refused(format!("chdir(\"{}\")", dir.display()), why))?;
+    let here = |why| refused(format!("write in \"{}\"", dir.display()), why);
     for name in ["one", "two", "upper", "work", "root"] {
-        fs::create_dir(dir.join(name)).map_err(io)?;
+        fs::create_dir(name).map_err(here)?;
     }
-    fs::write(dir.join("one/below"), "below").map_err(io)?;
-    std::env::set_current_dir(dir).map_err(io)?;
-    mount("overlay", "root", |fs| {
-        fsconfig_set_flag(fs, "userxattr").map_err(|why| Refusal::new("overlay option userxattr", why))?;
-        for lower in ["two", "one"] {
-            fsconfig_set_string(fs, "lowerdir+", lower)
-                .map_err(|why| Refusal::new("overlay option lowerdir+", why))?;
-        }
-        fsconfig_set_string(fs, "upperdir", "upper")
-            .and_then(|()| fsconfig_set_string(fs, "workdir", "work"))
-            .map_err(|why| Refusal::new("overlay options upperdir and workdir", why))
-    })?;
-    let through = |why| Refusal::new("use of an overlay", why);
-    fs::rename("root/below", "root/moved").map_err(through)?;
-    fs::read("upper/moved").map_err(through)?;
+    fs::write("one/below", "below").map_err(here)?;
+    let fs = FsContext::open(c"overlay")?;
+    fs.set(c"lowerdir+", c"two")?;
+    fs.set(c"lowerdir+", c"one")?;
+    fs.set(c"upperdir", c"upper")?;
+    fs.set(c"workdir", c"work")?;
+    fs.flag(c"volatile")?;
+    fs.flag(c"userxattr")?;
+    mount::attach(fs.mount(0)?, fd::open_path(fd::here(), c"root")?, "root")?;
+    let through = |why| refused("use of an overlay".to_owned(), why);
+    std::fs::rename("root/below", "root/moved").map_err(through)?;
+    std::fs::read("upper/moved").map_err(through)?;
     Ok(())
 }
 
-fn procfs() -> Result<(), Refusal> {
-    user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+fn procfs() -> Result<()> {
+    user_namespace(libc::CLONE_NEWNS | libc::CLONE_NEWPID)?;
     // Only children are in the new pid namespace.
     in_child(|| {
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .map_err(|why| Refusal::new("make / private", why))?;
-        mount("proc", "/proc", |_| Ok(()))
+        mount::make_private()?;
+        let proc = FsContext::open(c"proc")?.mount(0)?;
+        mount::attach(proc, fd::open_path(fd::here(), c"/proc")?, "/proc")
     })
 }
 
-fn mount(
-    kind: &str,
-    at: &str,
-    options: impl FnOnce(rustix::fd::BorrowedFd<'_>) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    use rustix::fd::AsFd;
-    let refused = |call: &str, why| Refusal::new(&format!("{call}({kind})"), why);
-    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|why| refused("fsopen", why))?;
-    options(fs.as_fd())?;
-    fsconfig_create(fs.as_fd()).map_err(|why| refused("fsconfig_create", why))?;
-    let mounted = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(|why| refused("fsmount", why))?;
-    move_mount(mounted.as_fd(), "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(|why| refused("move_mount", why))
+fn refused(call: String, why: impl Into<std::io::Error>) -> SysError {
+    SysError::new(call, why.into().raw_os_error().unwrap_or(0))
 }
 
-fn file_system(at: &Path, scratch: &Path) -> Result<FileSystem, String> {
+fn file_system(at: &Path, scratch: &Path) -> std::result::Result<FileSystem, String> {
     let failed = |why: &dyn std::fmt::Display| format!("cannot examine `{}`: {why}", at.display());
     let magic = rustix::fs::statfs(at).map_err(|why| failed(&why))?.f_type;
     let probe = scratch.join("probe");
