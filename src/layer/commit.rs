@@ -37,8 +37,8 @@ pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Re
 pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Manifest> {
     let open = || disk::open_root(upper).map_err(|why| Error::io("open", upper, why));
     let root = open()?;
-    let walk = Walk { times: disk::times(epoch), ids };
-    let mut nodes = walk.nodes(open()?, Below::root(below))?;
+    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below) };
+    let mut nodes = walk.nodes(open()?)?;
     canonical::complete(&mut nodes);
     for node in nodes.iter().rev().filter(|node| !node.kept && !node.entry.path.is_root()) {
         remove(root.as_fd(), node).map_err(|why| failed("remove the unchanged", &node.entry.path, why))?;
