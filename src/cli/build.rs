@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["no_cache", "no_cache_from"])]
     fail_on_miss: bool,
     /// Stop when this step and what it needs are there
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", conflicts_with = "output")]
     until: Option<String>,
     /// Write the output there
     #[arg(short, long, value_name = "DIR|dir:DIR|tar:FILE", value_parser = target::parse_target)]

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{Class, Result};
+use crate::sandbox::doctor::{State, examine};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -12,6 +13,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(_context: &Context, _args: Args) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    let settings = context.settings(None, None)?;
+    let checks = examine(&settings.store.value);
+    context.ui.doctor(&checks, args.json)?;
+    let works = checks.iter().all(|check| check.state != State::Fail);
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::from(Class::Machine.exit_code()) })
 }

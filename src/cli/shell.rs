@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::Context;
 use super::request::RecipeArgs;
 use super::target::RecipeRef;
+use crate::config::Progress;
 use crate::engine::State;
 use crate::error::{Error, Result};
 use crate::sandbox::Status;
@@ -41,7 +42,10 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     } else {
         (own_stdio()?, Vec::new(), None)
     };
-    let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
+    // Standard output is the command's.
+    let mode =
+        if settings.progress.value == Progress::Json { Progress::Quiet } else { settings.progress.value };
+    let progress = context.ui.progress(mode, session.cancel_flag());
     let status = session.shell(&request, state, &args.command, stdio, &env, progress.as_ref());
     if let Some(terminal) = terminal {
         terminal.finish();

@@ -41,7 +41,7 @@ pub enum Kind {
         /// Plain BLAKE3 of the content.
         digest: ContentDigest,
     },
-    /// A directory. An opaque one hides everything that lower layers have below it.
+    /// A directory. An opaque one hides everything that lower layers have below it; the root never is.
     Dir {
         /// Whether lower layers end here.
         opaque: bool,

@@ -71,6 +71,10 @@ impl Manifest {
         if !matches!(root.kind, Kind::Dir { .. }) {
             return Err(ManifestError::Root);
         }
+        // Overlayfs merges the roots of all layers and does not look for the mark there (measured).
+        if root.kind == (Kind::Dir { opaque: true }) {
+            return Err(ManifestError::Field(root.path.clone(), "opaque mark"));
+        }
         root.check()?;
         let mut known_dir: &[u8] = b"";
         for pair in self.entries.windows(2) {
@@ -247,7 +251,8 @@ mod tests {
             (vec![root(), symlink("/a", "")], E::Field(p("/a"), "link target")),
             (vec![root(), Entry { uid: 1, ..gone("/a") }], E::Field(p("/a"), "owner or time")),
             (vec![root(), entry("/a", zero)], E::Field(p("/a"), "device number")),
-            (vec![opaque("/"), dir("/a"), gone("/a/b")], E::Whiteout(p("/a/b"))),
+            (vec![opaque("/")], E::Field(p("/"), "opaque mark")),
+            (vec![root(), opaque("/a"), dir("/a/b"), gone("/a/b/c")], E::Whiteout(p("/a/b/c"))),
         ];
         for (entries, error) in cases {
             assert_eq!(Manifest::new(entries), Err(error));

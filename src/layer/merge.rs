@@ -155,8 +155,82 @@ fn as_directory(path: &GuestPath, node: &Entry) -> Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
     use super::super::testing::*;
     use super::*;
+
+    /// A layer as a step on `below` could have made it: of its directories those whose bit is not set are
+    /// like `below` has them, and only there for what is in them.
+    fn made_on(below: &View, layer: Manifest, bits: u16) -> Manifest {
+        let settle = |(at, entry): (usize, Entry)| match below.lookup(&entry.path) {
+            Some(found)
+                if matches!(entry.kind, Kind::Dir { opaque: false }) && bits >> (at % 16) & 1 == 0 =>
+            {
+                match found.node.kind {
+                    Kind::Dir { .. } => as_directory(&entry.path, found.node),
+                    _ => entry,
+                }
+            }
+            _ => entry,
+        };
+        let mut entries: Vec<Entry> = layer.into_entries().into_iter().enumerate().map(settle).collect();
+        for at in (0..entries.len()).rev() {
+            let path = entries[at].path.clone();
+            let plain = entries[at].kind == Kind::Dir { opaque: false };
+            let as_below = below.lookup(&path).is_some_and(|found| same(found.node, &entries[at]));
+            if plain && as_below && !entries[at + 1..].iter().any(|e| e.path.starts_with(&path)) {
+                entries.remove(at);
+            }
+        }
+        Manifest::new(entries).unwrap()
+    }
+
+    fn on(below: &View, layers: &[&Manifest]) -> View {
+        let more = layers.iter().map(|layer| Arc::new((*layer).clone()));
+        View::new(below.layers().iter().cloned().chain(more).collect())
+    }
+
+    /// What a step sees, times aside.
+    fn seen(view: &View) -> Vec<(GuestPath, Entry)> {
+        let node = |node: &Entry| match node.kind {
+            Kind::Dir { .. } => Entry { mtime: 0, ..as_directory(&GuestPath::root(), node) },
+            _ => Entry { path: GuestPath::root(), mtime: 0, ..node.clone() },
+        };
+        view.walk(&p("/")).into_iter().map(|(path, found)| (path, node(found.node))).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// Whatever goes together looks the same in whichever order it is stacked: `b` is after `a`, `c` is
+        /// after neither.
+        #[test]
+        fn the_order_of_branches_does_not_matter(
+            base in any_layer(), a in any_layer(), b in any_layer(), c in any_layer(), bits in any::<[u16; 3]>(),
+        ) {
+            let base = view([base]);
+            let a = made_on(&base, a, bits[0]);
+            let above = on(&base, &[&a]);
+            let (b, c) = (made_on(&above, b, bits[1]), made_on(&base, c, bits[2]));
+            let part = |name, layer, below, after| Part { name, layer, below, after };
+            let orders = [
+                vec![part("a", &a, &base, &[]), part("b", &b, &above, &[0]), part("c", &c, &base, &[])],
+                vec![part("a", &a, &base, &[]), part("c", &c, &base, &[]), part("b", &b, &above, &[0])],
+                vec![part("c", &c, &base, &[]), part("a", &a, &base, &[]), part("b", &b, &above, &[1])],
+            ];
+            let results: Vec<_> = orders.iter().map(|parts| {
+                let fix_up = merge(parts)?;
+                let mut layers: Vec<&Manifest> = parts.iter().map(|part| part.layer).collect();
+                layers.push(&fix_up);
+                Ok::<_, Conflict>(seen(&on(&base, &layers)))
+            }).collect();
+            for result in &results[1..] {
+                prop_assert_eq!(result.as_ref().ok(), results[0].as_ref().ok());
+            }
+        }
+    }
 
     /// Merges two layers made on the same base, neither after the other.
     fn join(base: &Manifest, first: Manifest, second: Manifest) -> Result<Manifest, String> {

@@ -12,6 +12,8 @@ mod flatten;
 mod grow;
 mod manifest;
 mod merge;
+#[cfg(test)]
+mod mounted;
 mod pack;
 mod pax;
 mod place;

@@ -108,7 +108,7 @@ fn insert(all: &mut BTreeMap<GuestPath, Entry>, mut entry: Entry, kind: u8) {
         _ => Kind::File { size: entry.uid.into(), digest: ContentDigest::of(&vec![0; entry.uid as usize]) },
     };
     if entry.path.is_root() {
-        entry.kind = Kind::Dir { opaque: kind == 8 };
+        entry.kind = Kind::Dir { opaque: false };
     }
     if entry.kind == (Kind::Dir { opaque: true }) {
         let inside = |e: &&Entry| e.path.starts_with(&entry.path) && e.kind == Kind::Whiteout;

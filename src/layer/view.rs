@@ -67,7 +67,8 @@ impl View {
 
     /// Directories with whiteouts of some layer in them that no lower layer has as a directory, sorted. Only
     /// merged directories hide whiteouts, so a mount needs something below these (measured: otherwise the
-    /// whiteouts show up as names that cannot be opened).
+    /// whiteouts show up as names that cannot be opened). This does not help in a directory that took the
+    /// place of something else in the stack; commits make no whiteouts there, because they hide nothing.
     pub fn hidden_dirs(&self) -> Vec<GuestPath> {
         let mut dirs: Vec<GuestPath> = Vec::new();
         for (layer, manifest) in self.layers.iter().enumerate() {

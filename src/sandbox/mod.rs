@@ -1,37 +1,23 @@
 //! From a [`SandboxSpec`] to a finished process.
+//!
+//! isolith forks an *executor*, which clones an *init* for every sandbox, which forks the *command*. Each of
+//! the three runs ordinary code because none of them ever has a second thread when it forks.
 
 pub mod cgroup;
+mod command;
 pub mod doctor;
+mod executor;
+mod hints;
+pub mod ids;
+mod init;
+mod rootfs;
+mod seccomp;
+mod server;
+mod skeleton;
 mod spec;
+mod stage;
+mod wire;
 
+pub use executor::{Executor, Killer, Sandbox};
+pub use ids::IdPlan;
 pub use spec::{CacheMount, Limits, Outcome, SandboxSpec, SecretMount, Status, Usage};
-
-// TEMPORARY STUB
-pub struct Executor;
-pub struct Sandbox;
-#[derive(Clone)]
-pub struct Killer;
-impl Killer {
-    pub fn kill(&self) {}
-}
-impl Executor {
-    pub fn start(_: &std::path::Path, _: crate::layer::IdShift) -> crate::Result<Executor> {
-        todo!()
-    }
-    pub fn spawn(&self, _: &SandboxSpec, _: [std::os::fd::OwnedFd; 3]) -> crate::Result<Sandbox> {
-        todo!()
-    }
-}
-impl Sandbox {
-    pub fn killer(&self) -> Killer {
-        Killer
-    }
-    pub fn wait(self) -> crate::Result<Outcome> {
-        todo!()
-    }
-}
-pub mod ids {
-    pub fn enter() -> crate::Result<crate::layer::IdShift> {
-        todo!()
-    }
-}

@@ -2,22 +2,27 @@
 //!
 //! Machine output goes to standard output, everything else to standard error.
 
+mod doctor;
 mod explain;
 mod failure;
 mod progress;
+mod store;
 mod style;
 mod terminal;
 mod text;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use crate::config::Progress;
-use crate::engine::{Built, Observer};
+use crate::config::{Progress, Setting};
+use crate::engine::{Built, Explanation, Failure, Observer};
 use crate::error::{Error, Result};
+use crate::sandbox::doctor::Check;
+use crate::store::{Info, Problem};
 
 pub use style::{ColorChoice, Style};
 pub use terminal::Terminal;
@@ -62,7 +67,7 @@ impl Ui {
     }
 
     /// A step that failed: the end of its log, where the rest is, and how to look around.
-    pub fn failure(&self, failure: &crate::engine::Failure, cwd: &std::path::Path, set: &[(String, String)]) {
+    pub fn failure(&self, failure: &Failure, cwd: &Path, set: &[(String, String)]) {
         to_stderr(&failure::render_failure(self.style, failure, cwd, set));
     }
 
@@ -95,8 +100,32 @@ impl Ui {
     }
 
     /// Why steps would hit or miss, on standard output.
-    pub fn explanations(&self, explanations: &[crate::engine::Explanation]) -> Result<()> {
+    pub fn explanations(&self, explanations: &[Explanation]) -> Result<()> {
         self.print(explain::render(self.out_style, explanations).as_bytes())
+    }
+
+    /// What `doctor` found, on standard output.
+    pub fn doctor(&self, checks: &[Check], json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&doctor::json(checks));
+        }
+        self.print(doctor::table(self.out_style, checks).as_bytes())
+    }
+
+    /// Where the store is and what it holds, on standard output.
+    pub fn store_info(&self, root: &Setting<PathBuf>, info: &Info, json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&[store::json(root, info)]);
+        }
+        self.print(store::table(root, info).as_bytes())
+    }
+
+    /// What `store fsck` found, on standard output.
+    pub fn problems(&self, problems: &[Problem], json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(problems);
+        }
+        self.print(store::problems(self.out_style, problems).as_bytes())
     }
 
     /// The logs of steps on standard output: the bare text of `one`, else each under a heading.

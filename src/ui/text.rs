@@ -15,6 +15,19 @@ pub(super) fn duration(ms: u64) -> String {
     }
 }
 
+/// `12 B`, `1.5 KiB`, `2.0 GiB`.
+pub(super) fn bytes(n: u64) -> String {
+    let (mut value, mut unit) = (n as f64, "B");
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        // What would round up to 1024.0 belongs to the next unit.
+        if value < 1023.95 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") }
+}
+
 /// `3 steps`, `1 step`.
 pub(super) fn count(n: usize, word: &str) -> String {
     format!("{n} {word}{}", if n == 1 { "" } else { "s" })
@@ -87,6 +100,13 @@ mod tests {
             shown,
             ["0 ms", "999 ms", "1.0 s", "1.2 s", "59.9 s", "1 min 0 s", "1 min 0 s", "3 min 20 s"]
         );
+    }
+
+    #[test]
+    fn sizes() {
+        let shown: Vec<_> =
+            [0, 1023, 1024, 1536, (1 << 20) - 1, 5 << 30, 1 << 50].into_iter().map(bytes).collect();
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.0 GiB", "1024.0 TiB"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ struct State {
     bars: Option<Bars>,
 }
 
-/// What is on the screen once a step has started.
+/// What is on the screen while steps run.
 struct Bars {
     multi: MultiProgress,
     whole: ProgressBar,
@@ -44,6 +44,15 @@ impl Bars {
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(RATE));
         let whole = multi.add(ProgressBar::new(total as u64).with_style(style("{pos}/{len} steps{msg}")));
         Bars { multi, whole, running: HashMap::new() }
+    }
+
+    fn show(&self, done: usize, hits: usize) {
+        self.whole.set_position(done as u64);
+        self.whole.set_message(if hits == 0 {
+            String::new()
+        } else {
+            format!(", {}", text::count(hits, "hit"))
+        });
     }
 
     fn start(&mut self, step: &str) {
@@ -87,15 +96,13 @@ impl Live {
             bars.multi.remove(&bar);
         }
         Self::say(state, &format!("{outcome} {}{}", report.name, details(report, self.verbose)));
-        if let Some(bars) = &state.bars {
-            bars.whole.set_position(state.done as u64);
-            bars.whole.set_message(hits(state.hits));
+        match &state.bars {
+            // Whatever comes next may not be ours to draw over.
+            Some(bars) if bars.running.is_empty() => clear(state),
+            Some(bars) => bars.show(state.done, state.hits),
+            None => {}
         }
     }
-}
-
-fn hits(hits: usize) -> String {
-    if hits == 0 { String::new() } else { format!(", {}", text::count(hits, "hit")) }
 }
 
 impl Observer for Live {
@@ -108,13 +115,8 @@ impl Observer for Live {
                 if !why.is_empty() {
                     Self::say(state, &format!("{:>10} {step}{}", "running", text::sanitise(&because(&why))));
                 }
-                let (total, done, hit) = (state.total, state.done, state.hits);
-                let bars = state.bars.get_or_insert_with(|| {
-                    let bars = Bars::new(total);
-                    bars.whole.set_position(done as u64);
-                    bars.whole.set_message(hits(hit));
-                    bars
-                });
+                let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
+                bars.show(state.done, state.hits);
                 bars.start(&step);
             }
             Event::Waiting { step } => {
@@ -130,7 +132,7 @@ impl Observer for Live {
             Event::Exported { output, to } => {
                 Self::say(state, &exported(self.style, output.as_deref(), &to));
             }
-            Event::Finished { .. } => clear(state),
+            Event::Finished { .. } => {}
         }
     }
 }

@@ -53,11 +53,6 @@ fn paint(style: Style, outcome: OutcomeKind, text: &str) -> String {
 }
 
 /// What to add about a step: its time when it took some, its ids when asked for.
-/// Why a step runs although its recipe was built before.
-fn because(why: &[String]) -> String {
-    if why.is_empty() { String::new() } else { format!(": {}", why.join("; ")) }
-}
-
 fn details(report: &StepReport, verbose: bool) -> String {
     let mut out = match report.outcome {
         OutcomeKind::Executed | OutcomeKind::Failed => format!(" in {}", text::duration(report.wall_ms)),
@@ -68,6 +63,11 @@ fn details(report: &StepReport, verbose: bool) -> String {
         out += &format!(" (key {}, layer {layer})", report.key.short());
     }
     out
+}
+
+/// Why a step had to run, on one line.
+fn because(why: &[String]) -> String {
+    if why.is_empty() { String::new() } else { format!(": {}", why.join("; ").replace('\n', " ")) }
 }
 
 /// The line for an output that was written.

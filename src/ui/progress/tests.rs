@@ -22,11 +22,8 @@ fn events() -> Vec<Event> {
     let step = |step: &str| step.to_string();
     let mut events = vec![
         Event::Planned { steps: steps().into_iter().map(|s| s.name).collect() },
-        Event::Started {
-            step: step("compile"),
-            key: key(),
-            why: vec!["source src changed: /src/main.c has other content".into()],
-        },
+        Event::Started { step: step("compile"), key: key(), why: vec!["this".into(), "and that".into()] },
+        Event::Started { step: step("other"), key: key(), why: vec![] },
         Event::Log { step: step("compile"), line: "cc -c main.c".into() },
         Event::Waiting { step: step("other") },
         Event::Warning { message: "memory limits cannot be enforced".into() },

@@ -1,0 +1,253 @@
+//! isolith's side of a sandbox: starts the executor, asks it for sandboxes, waits for them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::cgroup::Cgroup;
+use super::wire::{self, Reply, Report};
+use super::{Limits, Outcome, SandboxSpec, Status, Usage, server};
+use crate::error::{Error, Result};
+use crate::layer::IdShift;
+use crate::sys::{fd, process, socket};
+
+/// The process that makes sandboxes: forked before any thread exists and single-threaded for life, so that
+/// what it clones may run ordinary code. Dropping it kills every sandbox that is left.
+pub struct Executor {
+    /// Closed before the process is waited for. The lock keeps a request and its answer together.
+    socket: Option<Mutex<OwnedFd>>,
+    pid: i32,
+    store: PathBuf,
+}
+
+impl Executor {
+    /// Forks the executor for the store at `store_root`, whose files have ids as `ids` says. The directories
+    /// `layers`, `tmp`, `mounts` and `failed` are made if they do not exist.
+    ///
+    /// Fails when this process has more than one thread, or when the executor cannot set up its mounts.
+    pub fn start(store_root: &Path, ids: IdShift) -> Result<Executor> {
+        if !process::is_single_threaded() {
+            return Err(Error::machine(
+                "the executor must be started before the process has a second thread",
+            ));
+        }
+        let store = store_root.canonicalize().map_err(|e| Error::io("find the store", store_root, e))?;
+        for dir in server::STORE_DIRS {
+            make_searchable(&store.join(dir))?;
+        }
+        let (ours, theirs) = socket::pair()?;
+        let Some(pid) = process::fork()? else {
+            drop(ours);
+            server::run(theirs, &store, ids);
+        };
+        drop(theirs);
+        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store };
+        match executor.exchange(None, &[])?.0 {
+            Reply::Ready => Ok(executor),
+            Reply::Failed(failure) => Err(failure.into()),
+            Reply::Started { .. } => Err(Error::machine("the executor answered what nobody asked")),
+        }
+    }
+
+    /// Starts a sandbox. `stdio` becomes descriptors 0, 1 and 2 of its command, but for 0 of one that is not
+    /// interactive: that is `/dev/null`. What fails while the sandbox sets itself up is reported by
+    /// [`Sandbox::wait`].
+    pub fn spawn(&self, spec: &SandboxSpec, stdio: [OwnedFd; 3]) -> Result<Sandbox> {
+        let cgroup = Cgroup::create(&spec.limits)?;
+        let body = socket::memory_file(&wire::encode(spec))?;
+        let (report, result) = socket::pipe()?;
+        let (held, hold) = socket::pipe()?;
+        let [stdin, stdout, stderr] = &stdio;
+        let mut fds = vec![body.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
+        if cgroup.is_some() {
+            fds.push(held.as_fd());
+        }
+        let (reply, sent) = self.exchange(Some(b"spawn"), &fds)?;
+        let pid = match reply {
+            Reply::Started { pid } => pid,
+            Reply::Failed(failure) => return Err(failure.into()),
+            Reply::Ready => return Err(Error::machine("the executor answered what nobody asked")),
+        };
+        let pidfd =
+            sent.into_iter().next().ok_or_else(|| Error::machine("the executor sent no descriptor"))?;
+        let killer = Killer { pidfd: Arc::new(pidfd), used: Arc::new(AtomicBool::new(false)) };
+        let upper = self.store.join("tmp").join(&spec.run).join("upper");
+        let sandbox =
+            Sandbox { killer, report, cgroup, limits: spec.limits.clone(), upper, started: Instant::now() };
+        if let Some(cgroup) = &sandbox.cgroup {
+            // The init waits for this byte before it does anything. Dropping `sandbox` kills it.
+            cgroup.add(pid)?;
+            fd::write_all(hold.as_fd(), b"g")?;
+        }
+        Ok(sandbox)
+    }
+
+    /// Sends a request, if there is one, and takes the answer.
+    fn exchange(&self, request: Option<&[u8]>, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
+        let gone =
+            || Error::machine("the executor process is gone").hint("it may have been killed; start again");
+        let socket = self.socket.as_ref().ok_or_else(gone)?;
+        let socket = socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(request) = request {
+            socket::send(socket.as_fd(), request, fds).map_err(|e| gone().because(e))?;
+        }
+        let mut buf = vec![0; server::REPLY_LEN];
+        let (len, fds) = socket::receive(socket.as_fd(), &mut buf)?.ok_or_else(gone)?;
+        Ok((wire::decode(&buf[..len])?, fds))
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        let _ = process::wait(self.pid, true);
+    }
+}
+
+/// Makes a directory that everyone may pass through: the inits of steps have no rights outside.
+fn make_searchable(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    match std::fs::DirBuilder::new().mode(0o711).create(dir) {
+        Ok(()) => {
+            let mode = std::fs::Permissions::from_mode(0o711);
+            std::fs::set_permissions(dir, mode).map_err(|e| Error::io("set the mode of", dir, e))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::io("make", dir, e)),
+    }
+}
+
+/// Ends a sandbox from anywhere.
+#[derive(Clone)]
+pub struct Killer {
+    pidfd: Arc<OwnedFd>,
+    used: Arc<AtomicBool>,
+}
+
+impl Killer {
+    /// Kills the sandbox with all its processes. One that has ended already is left alone.
+    pub fn kill(&self) {
+        self.used.store(true, Ordering::Release);
+        let _ = process::kill(self.pidfd.as_fd());
+    }
+}
+
+/// A running sandbox. Dropping it kills it.
+pub struct Sandbox {
+    killer: Killer,
+    report: OwnedFd,
+    cgroup: Option<Cgroup>,
+    limits: Limits,
+    upper: PathBuf,
+    started: Instant,
+}
+
+impl Sandbox {
+    /// A handle to end it with.
+    pub fn killer(&self) -> Killer {
+        self.killer.clone()
+    }
+
+    /// Waits until no process of the sandbox is left. Enforces the limits on time and disk meanwhile.
+    ///
+    /// A killed sandbox is `Signaled(9)`, with `limit` set if one of its limits did it. Fails when the sandbox
+    /// could not be set up, in which case the command has not run.
+    pub fn wait(self) -> Result<Outcome> {
+        let limit = self.watch()?;
+        let mut text = Vec::new();
+        let mut buf = [0; 4096];
+        // The init is gone and the executor has closed its end: this cannot block.
+        loop {
+            match fd::read(self.report.as_fd(), &mut buf)? {
+                0 => break,
+                n => text.extend_from_slice(&buf[..n]),
+            }
+        }
+        let limit = limit.or_else(|| self.cgroup.as_ref().and_then(Cgroup::over));
+        let (status, usage) = match text.split(|b| *b == b'\n').next() {
+            None | Some([]) if limit.is_some() || self.killer.used.load(Ordering::Acquire) => {
+                (Status::Signaled(libc::SIGKILL), Usage::default())
+            }
+            None | Some([]) => {
+                return Err(Error::machine(
+                    "a sandbox ended without a word: its init was killed from outside",
+                )
+                .hint("look for the out-of-memory killer in `dmesg`"));
+            }
+            Some(first) => match wire::decode(first)? {
+                Report::Done { status, usage } => (status, usage),
+                Report::Failed(failure) => return Err(failure.into()),
+            },
+        };
+        // A limit on processes that was met and survived did not end the step.
+        let limit = limit.filter(|_| status != Status::Exited(0));
+        Ok(Outcome { status, usage, limit })
+    }
+
+    /// Waits for the init to be gone; the limit that had to end it.
+    fn watch(&self) -> Result<Option<&'static str>> {
+        let pidfd = self.killer.pidfd.as_fd();
+        let end = self.limits.time.map(|s| self.started + Duration::from_secs(s));
+        let mut limit = None;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let now = Instant::now();
+            let left = end.map(|end| end.saturating_duration_since(now)).filter(|_| limit.is_none());
+            let look = self.limits.disk.filter(|_| limit.is_none()).map(|_| pause);
+            let timeout = left.into_iter().chain(look).min();
+            if fd::wait_readable([pidfd], timeout)?[0] {
+                return Ok(limit);
+            }
+            if limit.is_some() {
+                continue;
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                limit = Some("time");
+            } else if let Some(most) = self.limits.disk {
+                let began = Instant::now();
+                if disk_usage(&self.upper, most) > most {
+                    limit = Some("disk");
+                }
+                // Looking takes at most a twentieth of the time.
+                pause = (began.elapsed() * 20).clamp(Duration::from_millis(20), Duration::from_secs(2));
+            }
+            if limit.is_some() {
+                process::kill(pidfd)?;
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // Whoever does not wait must not leave a process behind, and the cgroup can only go when it is empty.
+        let pidfd = self.killer.pidfd.as_fd();
+        if matches!(fd::wait_readable([pidfd], Some(Duration::ZERO)), Ok([false])) {
+            let _ = process::kill(pidfd);
+            let _ = fd::wait_readable([pidfd], None);
+        }
+    }
+}
+
+/// Bytes that the files below `dir` take up; stops counting past `most`.
+fn disk_usage(dir: &Path, most: u64) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut total = 0;
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        // What vanishes meanwhile does not count.
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            total += meta.blocks() * 512 / if meta.is_dir() { 1 } else { meta.nlink().max(1) };
+            if meta.is_dir() {
+                open.push(entry.path());
+            }
+            if total > most {
+                return total;
+            }
+        }
+    }
+    total
+}

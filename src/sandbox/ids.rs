@@ -1,0 +1,222 @@
+//! Which ids of the machine stand behind the ids 0..65535 of a sandbox.
+//!
+//! Root stays where it is and maps a range of its own. An ordinary user enters a user namespace (the
+//! *holder*) in which it is root over itself and its subordinate range: 0 is the caller, 1.. is the range.
+//! Every step gets one more user namespace on top, so the root of a sandbox is never the caller's own id.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+use crate::layer::IdShift;
+use crate::sys::{self, process};
+
+/// Ids that a sandbox has.
+const COUNT: u32 = IdShift::MAX_GUEST + 1;
+
+/// For root without a range of its own: the last block of those that systemd sets aside for containers
+/// (<https://systemd.io/UIDS-GIDS/>).
+const ROOT_DEFAULT: u32 = 0x6FFF_0000;
+
+/// How ids will be mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdPlan {
+    /// The process may map these itself and stays in its user namespace.
+    Direct(IdShift),
+    /// The process enters a user namespace where 0 is the caller and 1.. are its subordinate ids.
+    Holder {
+        /// First subordinate user id.
+        uids: u32,
+        /// First subordinate group id.
+        gids: u32,
+    },
+}
+
+/// Finds out how ids can be mapped, and changes nothing.
+///
+/// Fails when the machine gives the caller no range of 65536 ids; the hint has the commands that do.
+pub fn plan() -> Result<IdPlan> {
+    let (uid, gid) = sys::privilege::effective_ids();
+    let name = user_name(uid);
+    let range = |file: &str| subordinate(&read(file), uid, name.as_deref());
+    let (uids, gids) = (range("/etc/subuid"), range("/etc/subgid"));
+    if uid == 0 {
+        let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].map(|map| intervals(&map));
+        return direct(uids.filter(|start| gids == Some(*start)), &maps).map(IdPlan::Direct);
+    }
+    match (uids, gids) {
+        (Some(uids), Some(gids)) => {
+            for tool in ["newuidmap", "newgidmap"] {
+                if find_tool(tool).is_none() {
+                    return Err(Error::machine(format!("cannot map ids: `{tool}` is not installed"))
+                        .hint("install it: `sudo apt-get install uidmap` (Debian, Ubuntu) or `sudo dnf install shadow-utils`"));
+                }
+            }
+            Ok(IdPlan::Holder { uids, gids })
+        }
+        (uids, _) => {
+            let file = if uids.is_none() { "/etc/subuid" } else { "/etc/subgid" };
+            let user = name.unwrap_or_else(|| uid.to_string());
+            Err(Error::machine(format!("user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"))
+                .hint(format!("give it one: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` (any range that nobody else has)")))
+        }
+    }
+}
+
+/// Maps ids as [`plan`] says. From then on files of guest id `g` have id `g + offset` for this process.
+/// Must be called while the process has one thread; a second call does nothing.
+pub fn enter() -> Result<IdShift> {
+    static ENTERED: OnceLock<IdShift> = OnceLock::new();
+    if let Some(shift) = ENTERED.get() {
+        return Ok(*shift);
+    }
+    let shift = match plan()? {
+        IdPlan::Direct(shift) => shift,
+        IdPlan::Holder { uids, gids } => {
+            hold(uids, gids)?;
+            IdShift { offset: 1 }
+        }
+    };
+    Ok(*ENTERED.get_or_init(|| shift))
+}
+
+/// Root's offset: its own range, else systemd's block, else the end of whatever this user namespace has.
+fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<IdShift> {
+    let mapped = |map: &[(u32, u32)], at: u32| {
+        let end = u64::from(at) + u64::from(COUNT);
+        map.iter().any(|(start, len)| *start <= at && end <= u64::from(*start) + u64::from(*len))
+    };
+    let rest = maps[0].iter().map(|(start, len)| start.saturating_add(*len).saturating_sub(COUNT));
+    let all = own.into_iter().chain([ROOT_DEFAULT]).chain(rest);
+    all.filter(|at| *at > 0).find(|at| maps.iter().all(|map| mapped(map, *at))).map(|offset| IdShift { offset }).ok_or_else(
+        || {
+            Error::machine(format!("this user namespace has no {COUNT} ids beside its own root to map into a sandbox"))
+                .hint("start the container that isolith runs in with a larger id range, for example `podman run --userns=auto:size=131072`")
+        },
+    )
+}
+
+/// Enters the holder namespace. `newuidmap` must run outside of it, so in a child made before.
+fn hold(uids: u32, gids: u32) -> Result<()> {
+    if !process::is_single_threaded() {
+        return Err(Error::machine(
+            "cannot enter a user namespace: this process has more than one thread already",
+        ));
+    }
+    let (uid, gid) = sys::privilege::effective_ids();
+    let (go_read, go_write) = sys::socket::pipe()?;
+    let (said_read, said_write) = sys::socket::pipe()?;
+    let parent = process::own_pid();
+    let Some(helper) = process::fork()? else {
+        drop(go_write);
+        let mut byte = [0];
+        let told = sys::fd::read(go_read.as_fd(), &mut byte);
+        let said = match told {
+            Ok(1) => write_maps(parent, (uid, uids), (gid, gids)).err().unwrap_or_default(),
+            _ => "the process that asked for it is gone".to_string(),
+        };
+        let _ = sys::fd::write_all(said_write.as_fd(), said.as_bytes());
+        process::exit(i32::from(!said.is_empty()));
+    };
+    drop(said_write);
+    let entered = process::unshare(libc::CLONE_NEWUSER);
+    if entered.is_ok() {
+        sys::fd::write_all(go_write.as_fd(), b"g")?;
+    }
+    drop(go_write);
+    let mut said = String::new();
+    let read = std::io::Read::read_to_string(&mut std::fs::File::from(said_read), &mut said);
+    process::wait(helper, true)?;
+    entered.map_err(super::hints::explain)?;
+    read.map_err(|e| Error::machine("cannot hear from the helper that maps ids").because(e))?;
+    if !said.is_empty() {
+        return Err(Error::machine("cannot map the subordinate ids of /etc/subuid and /etc/subgid")
+            .because(said)
+            .hint("newuidmap and newgidmap need their setuid bit or file capabilities: `sudo apt-get install --reinstall uidmap`"));
+    }
+    Ok(())
+}
+
+/// In the helper: runs the tools; what went wrong, if anything.
+fn write_maps(target: i32, uid: (u32, u32), gid: (u32, u32)) -> Result<(), String> {
+    for (tool, (own, sub)) in [("newuidmap", uid), ("newgidmap", gid)] {
+        let path = find_tool(tool).ok_or_else(|| format!("`{tool}` is not installed"))?;
+        let numbers = [target as u32, 0, own, 1, 1, sub, COUNT].map(|n| n.to_string());
+        let output = Command::new(&path).args(&numbers).env_clear().output();
+        let output = output.map_err(|e| format!("cannot run `{}`: {e}", path.display()))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            return Err(format!("`{tool} {}` failed ({}): {text}", numbers.join(" "), output.status));
+        }
+    }
+    Ok(())
+}
+
+/// The tool at its usual places; the caller's PATH has no say.
+fn find_tool(name: &str) -> Option<std::path::PathBuf> {
+    ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|p| p.exists())
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+/// The first range of at least [`COUNT`] ids that a subuid(5) file gives to the user. Ranges that touch the
+/// lowest ids, where system users live, are left alone.
+fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
+    let number = uid.to_string();
+    file.lines().find_map(|line| {
+        let mut parts = line.trim().split(':');
+        let owner = parts.next()?;
+        let (start, count) = (parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?);
+        let fits = count >= COUNT && start.checked_add(COUNT).is_some() && start > 0;
+        (fits && (Some(owner) == name || owner == number)).then_some(start)
+    })
+}
+
+/// First id and length of each line of a `uid_map`, as this namespace sees it.
+fn intervals(map: &str) -> Vec<(u32, u32)> {
+    let parse = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        let (start, _, len) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some((start, len))
+    };
+    map.lines().filter_map(parse).collect()
+}
+
+/// The user's name, from the user database of the machine (which may be more than /etc/passwd).
+fn user_name(uid: u32) -> Option<String> {
+    nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ranges_are_found_by_name_and_number() {
+        let file =
+            "alice:100000:65536\nbob:165536:1000\nbob:300000:65536\n1002:500000:70000\n# x\nbad:line\n";
+        assert_eq!(subordinate(file, 1000, Some("alice")), Some(100_000));
+        assert_eq!(subordinate(file, 1001, Some("bob")), Some(300_000), "a short range is passed over");
+        assert_eq!(subordinate(file, 1002, None), Some(500_000));
+        assert_eq!(subordinate(file, 1003, Some("carol")), None);
+        assert_eq!(subordinate("x:4294967000:65536", 1, Some("x")), None, "a range past the last id");
+    }
+
+    #[test]
+    fn root_takes_its_own_range_then_the_default_then_what_there_is() {
+        let all = [intervals("         0          0 4294967295"), intervals("0 0 4294967295")];
+        assert_eq!(direct(Some(100_000), &all).unwrap().offset, 100_000);
+        assert_eq!(direct(None, &all).unwrap().offset, ROOT_DEFAULT);
+        let holder = [intervals("0 1000 1\n1 100000 65536"), intervals("0 1000 1\n1 100000 65536")];
+        assert_eq!(direct(None, &holder).unwrap().offset, 1);
+        let container = [intervals("0 100000 65536"), intervals("0 100000 65536")];
+        assert!(direct(None, &container).unwrap_err().hint_text().unwrap().contains("131072"));
+    }
+}

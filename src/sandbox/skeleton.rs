@@ -1,0 +1,148 @@
+//! What the private tmpfs of a sandbox holds before anything is mounted over the root.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+
+use super::SandboxSpec;
+use super::stage::{HostPart, HostParts};
+use crate::error::{Error, Result};
+use crate::key::MountDoc;
+use crate::path::GuestPath;
+use crate::sys::{cstring, fd};
+
+/// What is made at a place of the skeleton.
+enum Node<'a> {
+    Dir(u32),
+    File(u32, &'a [u8]),
+    Link(&'a [u8]),
+}
+
+/// For stacks that bring none.
+const HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n";
+
+pub(super) struct Skeleton<'a> {
+    top: BorrowedFd<'a>,
+}
+
+impl<'a> Skeleton<'a> {
+    pub(super) fn new(top: BorrowedFd<'a>) -> Self {
+        Self { top }
+    }
+
+    /// Makes everything.
+    pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+        for (dir, mode) in
+            [("lower", 0o755), ("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("run", 0o755)]
+        {
+            self.dir(dir, mode)?;
+        }
+        for (dir, mode) in [("dev", 0o755), ("dev/shm", 0o1777), ("sys", 0o755), ("low", 0o755)] {
+            self.dir(dir, mode)?;
+        }
+        self.lower(spec, host)?;
+        if let Some(resolv) = &host.resolv {
+            self.file("resolv.conf", 0o644, resolv)?;
+        }
+        self.behind_mounts(spec)
+    }
+
+    /// The lowest layer. Its times are the recipe's, like those of all that lies above it.
+    fn lower(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+        let mut nodes: BTreeMap<GuestPath, Node<'_>> = BTreeMap::new();
+        let mut add = |path: GuestPath, node| {
+            for parent in path.ancestors() {
+                nodes.entry(parent).or_insert(Node::Dir(0o755));
+            }
+            nodes.entry(path).or_insert(node);
+        };
+        for (dir, mode) in [
+            ("tmp", 0o1777),
+            ("var/tmp", 0o1777),
+            ("run", 0o755),
+            ("proc", 0o755),
+            ("sys", 0o755),
+            ("dev", 0o755),
+        ] {
+            add(guest(dir)?, Node::Dir(mode));
+        }
+        add(guest("etc/hosts")?, Node::File(0o644, HOSTS));
+        if host.resolv.is_some() {
+            add(guest("etc/resolv.conf")?, Node::File(0o644, b""));
+        }
+        for (path, part) in &host.view {
+            add(
+                path.clone(),
+                match part {
+                    HostPart::Dir(_) => Node::Dir(0o755),
+                    HostPart::File(_) => Node::File(0o644, b""),
+                    HostPart::Link(target) => Node::Link(target),
+                },
+            );
+        }
+        for mount in &spec.action.mounts {
+            match mount {
+                MountDoc::Cache { at, .. } | MountDoc::Tmpfs { at } => add(at.clone(), Node::Dir(0o755)),
+                MountDoc::Secret { at, .. } => add(at.clone(), Node::File(0o644, b"")),
+            }
+        }
+        for dir in &spec.hidden_dirs {
+            let path = GuestPath::from_relative(dir);
+            let path =
+                path.map_err(|e| Error::machine("a directory of the stack has a bad name").because(e))?;
+            add(path, Node::Dir(0o755));
+        }
+        let at = |path: &GuestPath| [b"lower/".as_slice(), path.as_bytes()].concat();
+        for (path, node) in &nodes {
+            match node {
+                _ if path.is_root() => {}
+                Node::Dir(mode) => self.dir(at(path), *mode)?,
+                Node::File(mode, content) => self.file(at(path), *mode, content)?,
+                Node::Link(target) => fd::symlink(&cstring(target)?, self.top, &cstring(at(path))?)?,
+            }
+        }
+        // Children before parents, whose times they change. In the reverse order of a map they are.
+        for path in nodes.keys().rev() {
+            fd::set_mtime(self.top, &cstring(at(path))?, spec.action.epoch)?;
+        }
+        Ok(())
+    }
+
+    /// What is behind the action's mounts: an empty directory for a tmpfs, the file of a secret.
+    fn behind_mounts(&self, spec: &SandboxSpec) -> Result<()> {
+        if spec.action.mounts.is_empty() {
+            return Ok(());
+        }
+        self.dir("at", 0o755)?;
+        for (n, mount) in spec.action.mounts.iter().enumerate() {
+            let path = format!("at/{n}");
+            match mount {
+                MountDoc::Cache { .. } => {}
+                MountDoc::Tmpfs { .. } => self.dir(&path, 0o1777)?,
+                MountDoc::Secret { at, name } => {
+                    let secret = spec.secrets.iter().find(|secret| secret.at == *at).ok_or_else(|| {
+                        Error::machine(format!("the secret `{name}` has no value"))
+                            .hint("give it on the command line")
+                    })?;
+                    self.file(&path, 0o400, &secret.value)?;
+                    fd::chown(self.top, &cstring(&path)?, spec.action.user.uid, spec.action.user.gid)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn dir(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+        Ok(fd::make_dir(self.top, &cstring(path)?, mode)?)
+    }
+
+    fn file(&self, path: impl AsRef<[u8]>, mode: u32, content: &[u8]) -> Result<()> {
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+        let file = fd::open_in_root(self.top, &cstring(path)?, flags, mode)?;
+        Ok(fd::write_all(file.as_fd(), content)?)
+    }
+}
+
+fn guest(path: &str) -> Result<GuestPath> {
+    GuestPath::from_relative(path).map_err(|e| Error::machine(format!("`{path}` is no path")).because(e))
+}

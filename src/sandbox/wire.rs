@@ -1,0 +1,73 @@
+//! What the processes of a sandbox tell each other.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Status, Usage};
+use crate::error::Error;
+
+/// What the executor answers to a request. The init's pidfd comes with `Started`.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// The executor has its own mounts and takes requests.
+    Ready,
+    /// The init runs.
+    Started {
+        /// Its process id, as isolith sees it.
+        pid: i32,
+    },
+    /// It does not.
+    Failed(Failure),
+}
+
+/// What an init says last.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The command has ended and nothing is left running.
+    Done {
+        /// How it ended.
+        status: Status,
+        /// What it all took.
+        usage: Usage,
+    },
+    /// The sandbox could not be set up; the command has not run.
+    Failed(Failure),
+}
+
+/// An [`Error`] on its way between processes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Failure {
+    what: String,
+    why: Vec<String>,
+    hint: Option<String>,
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self { what: e.what().to_string(), why: e.causes(), hint: e.hint_text().map(str::to_string) }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(f: Failure) -> Self {
+        let mut error = Error::machine(f.what);
+        if !f.why.is_empty() {
+            error = error.because(f.why.join(": "));
+        }
+        match f.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// A message in its form on the wire.
+pub(super) fn encode(message: &impl Serialize) -> Vec<u8> {
+    // These types hold nothing that JSON cannot.
+    serde_json::to_vec(message).unwrap_or_default()
+}
+
+/// A message from the wire.
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Error::machine("a message of the executor is damaged").because(e))
+}
