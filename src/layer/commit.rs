@@ -49,6 +49,11 @@ pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Ma
         rustix::fs::utimensat(&root, path, &walk.times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|why| failed("set the time of", &node.entry.path, why.into()))
     })?;
+    let time = rustix::fs::fstat(&root).map(|stat| stat.st_mtime);
+    if !nodes.is_empty() && time != Ok(epoch) {
+        return Err(Error::io("set the time of", upper, disk::wrong_time(epoch))
+            .hint("choose another epoch, or put the store on another file system"));
+    }
     canonical::manifest(nodes)
         .map_err(|why| Error::machine("what the step wrote cannot be a layer").because(why))
 }

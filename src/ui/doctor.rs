@@ -41,7 +41,9 @@ pub(super) fn table(style: Style, checks: &[Check]) -> String {
     let verdict = match (n(State::Fail), n(State::Warn)) {
         (0, 0) => style.green("this machine has all that isolith needs"),
         (0, missing) => format!("steps can run; missing: {}", text::count(missing, "optional thing")),
-        (failures, _) => style.red(&format!("no step can run here: {} not met", text::count(failures, "requirement"))),
+        (failures, _) => {
+            style.red(&format!("no step can run here: {} not met", text::count(failures, "requirement")))
+        }
     };
     let _ = writeln!(out, "{verdict}");
     out

@@ -21,10 +21,8 @@ mod life;
 
 pub type Test = (&'static str, fn(&Fixture));
 
-pub static TESTS: &[Test] = &[
-    ("runs_a_command", inside::runs_a_command),
-    ("bench_steps", bench::bench_steps),
-];
+pub static TESTS: &[Test] =
+    &[("runs_a_command", inside::runs_a_command), ("bench_steps", bench::bench_steps)];
 
 /// A store below /dev/shm with a busybox layer, removed at the end.
 pub struct Fixture {
