@@ -22,7 +22,6 @@ mod life;
 
 pub type Test = (&'static str, fn(&Fixture));
 
-<<<<<<< HEAD
 macro_rules! tests {
     ($($module:ident: $($name:ident)*;)*) => { &[$($((stringify!($name), $module::$name as fn(&Fixture)),)*)*] };
 }
@@ -40,10 +39,6 @@ pub static TESTS: &[Test] = tests! {
 };
 
 pub static BENCHES: &[Test] = tests! { bench: bench_steps bench_parallel; };
-=======
-pub static TESTS: &[Test] =
-    &[("runs_a_command", inside::runs_a_command), ("bench_steps", bench::bench_steps)];
->>>>>>> commit
 
 /// A store below /dev/shm with a busybox layer, removed at the end.
 pub struct Fixture {
