@@ -119,7 +119,7 @@ fn host_file_by_leaving_a_chroot() {
     attempt_with(
         "cat $CANARY
          mkdir jail; cp $(which busybox) jail/
-         chroot jail /busybox sh -c \"cd ../../../../..; /busybox cat .$CANARY; /busybox chroot . /busybox cat $CANARY\"",
+         chroot jail /busybox sh -c \"cd ../../../../..; /busybox cat .$CANARY; /busybox ls ./layers ./skel && /busybox echo REACHED\"",
         canary,
     );
 }
