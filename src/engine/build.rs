@@ -65,10 +65,10 @@ impl Session {
                 observer.event(Event::Step(step_report(&plan.nodes[node].name, known, true)));
             }
         }
-        if !missing.is_empty() {
-            if let Some(failure) = self.make(request, plan, missing, knowledge, observer)? {
-                return Ok(End::Failed(failure));
-            }
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, plan, missing, knowledge, observer)?
+        {
+            return Ok(End::Failed(failure));
         }
         if until.is_some() {
             return Ok(End::Done(Vec::new(), BTreeMap::new()));

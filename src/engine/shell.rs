@@ -40,11 +40,11 @@ impl Session {
         let (store, _, ids) = self.parts()?;
         let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
         missing.retain(|other| *other != node);
-        if !missing.is_empty() {
-            if let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)? {
-                return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
-                    .hint("the state of a step can be opened when all steps below it are there"));
-            }
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
+        {
+            return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
+                .hint("the state of a step can be opened when all steps below it are there"));
         }
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;

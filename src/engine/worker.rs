@@ -115,10 +115,8 @@ impl Workshop<'_> {
         let key = action.key();
         let name = &self.plan.nodes[node].name;
         let may_use = self.may_use_cache(node);
-        if may_use {
-            if let Some(known) = self.known_action(&key)? {
-                return self.cutoff(node, known);
-            }
+        if may_use && let Some(known) = self.known_action(&key)? {
+            return self.cutoff(node, known);
         }
         if self.request.fail_on_miss {
             return Err(self.miss(node, name, &action));
@@ -178,11 +176,13 @@ impl Workshop<'_> {
 
     /// Records what a definition has turned out to make.
     fn define(&self, node: NodeId, known: &Known) -> Result<()> {
-        let planned = &self.plan.nodes[node];
-        let document = serde_json::to_value(&planned.definition)
+        self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
+    }
+
+    fn definition(&self, node: NodeId, known: &Known) -> Result<DefinitionRecord> {
+        let document = serde_json::to_value(&self.plan.nodes[node].definition)
             .map_err(|e| Error::machine("a definition has no JSON form").because(e))?;
-        let record = DefinitionRecord { document, action: known.action, layers: vec![known.layer] };
-        self.store.put_definition(&planned.key, &record)
+        Ok(DefinitionRecord { document, action: known.action, layers: vec![known.layer] })
     }
 
     fn run(
@@ -275,8 +275,8 @@ impl Workshop<'_> {
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
         };
-        self.store.put_action(&key, &record)?;
-        self.define(node, &known)?;
+        let definition = self.definition(node, &known)?;
+        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
         Ok(Made::Layer(known))
     }
 
