@@ -659,13 +659,22 @@ fn secrets_are_files_in_memory_and_nowhere_else() {
         let secret = world.write("secret.txt", value);
         world.recipe(
             "[[step]]\nname = \"use\"\nmounts = [{ secret = \"TOKEN\", at = \"/run/secrets/token\" }]\n\
-             run = 'wc -c < /run/secrets/token; stat -f -c %T /run/secrets/token; touch /used'\n\
+             run = 'cat /run/secrets/token; echo; wc -c < /run/secrets/token; stat -f -c %T /run/secrets/token; touch /used'\n\
              [[step]]\nname = \"after\"\nrun = 'test ! -e /run/secrets; env | grep -c hunter || true'\n\
              [outputs.default]\nfrom = \"/\"\n",
         );
         let flag = format!("TOKEN=file:{}", secret.display());
         let build = world.build_recipe("recipe.toml", &["--secret", &flag]).ok();
-        assert_eq!(build.log("use"), [value.len().to_string().as_str(), "tmpfs"]);
+        assert_eq!(build.log("use"), ["***", value.len().to_string().as_str(), "tmpfs"]);
+        let log = world.isolith(&[
+            "log",
+            "recipe.toml:use",
+            "--secret",
+            &flag,
+            "--store",
+            world.store().to_str().unwrap(),
+        ]);
+        assert!(log.stdout.contains("***") && !log.stdout.contains(value), "{log}");
         assert_eq!(build.log("after"), ["0"]);
         assert!(build.out.join("used").exists());
         assert!(!build.out.join("run/secrets").exists());
