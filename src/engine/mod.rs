@@ -10,6 +10,7 @@ mod history;
 mod log;
 mod plan;
 mod planner;
+mod redact;
 mod schedule;
 mod session;
 mod shell;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
 use super::plan::{NodeId, Plan, StepNode, Work};
+use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
 use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
@@ -203,7 +204,8 @@ impl Workshop<'_> {
                 message: format!("limits of step `{name}` cannot be enforced: {why} (hint: {fix})"),
             });
         }
-        let mut capture = Capture::new(self.store, &key);
+        let mut capture =
+            Capture::new(self.store, &key, Redactor::new(spec.secrets.iter().map(|secret| &*secret.value)));
         let outcome = {
             let (stdio, reader) = capture.pipes()?;
             let sandbox = self.executor.spawn(&spec, stdio)?;
