@@ -91,13 +91,14 @@ fn start_clocks() -> Result<()> {
     })
 }
 
-/// Forks the command; its process id.
+/// Starts the command; its process id.
 fn start(job: &Job<'_>, command: Command) -> Result<i32> {
-    let Some(child) = process::fork()? else {
+    // Its execve also takes it into the time namespace.
+    let child = process::spawn_sharing_memory(|| {
         let failed = command.run(job);
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
-        process::exit(125);
-    };
+        125
+    })?;
     // Nothing of the machine stays open here but the pipe for the report.
     fd::close_all_but(&[job.result.as_raw_fd()])?;
     privilege::set_capabilities(CAP_KILL)?;
