@@ -163,7 +163,11 @@ impl Command {
         // The report pipe closes itself at execve.
         fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd()])?;
         if self.interactive && process::is_terminal(fd::stdin()) {
-            process::take_terminal(fd::stdin())?;
+            match process::take_terminal(fd::stdin()) {
+                // It is the controlling terminal of another session and stays so: no job control then.
+                Err(e) if e.errno() == libc::EPERM => {}
+                other => other?,
+            }
         }
         fd::change_dir(&self.cwd)?;
         privilege::set_umask(0o022);

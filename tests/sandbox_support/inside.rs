@@ -209,7 +209,7 @@ pub fn network_is_a_loopback(f: &Fixture) {
     let text = output(
         f,
         &executor,
-        "nc -l -p 7000 > /tmp/got & sleep 0.2; echo hello | nc 127.0.0.1 7000; wait; cat /tmp/got",
+        "nc -l -p 7000 > /tmp/got & until echo hello | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.1; done; wait; cat /tmp/got",
     );
     assert_eq!(text, "hello\n");
     assert_eq!(
