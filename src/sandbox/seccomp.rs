@@ -116,7 +116,7 @@ const NAMESPACE_FLAGS: u32 = (libc::CLONE_NEWNS
 const TERMINAL_INPUT: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
 
 /// Becoming the tracer of a process that did not ask for it.
-const ATTACH: [u32; 2] = [libc::PTRACE_ATTACH as u32, libc::PTRACE_SEIZE as u32];
+const ATTACH: [u32; 2] = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE];
 
 /// The others lead out of the network namespace (vsock to the hypervisor) or into the kernel's rarely used
 /// corners.
@@ -268,9 +268,9 @@ mod tests {
         assert_eq!(at(libc::SYS_clone3, [0, 0]), fail(libc::ENOSYS));
         assert_eq!(at(libc::SYS_clone, [libc::SIGCHLD as u64, 0]), ALLOW);
         assert_eq!(at(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0]), fail(libc::EPERM));
-        assert_eq!(at(libc::SYS_ioctl, [0, libc::TCGETS as u64]), ALLOW);
+        assert_eq!(at(libc::SYS_ioctl, [0, libc::TCGETS]), ALLOW);
         assert_eq!(
-            at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI as u64]),
+            at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI]),
             fail(libc::EPERM),
             "high half ignored"
         );
