@@ -9,6 +9,7 @@ mod executor;
 mod hints;
 pub mod ids;
 mod init;
+mod job;
 mod rootfs;
 mod seccomp;
 mod server;

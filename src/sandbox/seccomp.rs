@@ -269,11 +269,7 @@ mod tests {
         assert_eq!(at(libc::SYS_clone, [libc::SIGCHLD as u64, 0]), ALLOW);
         assert_eq!(at(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0]), fail(libc::EPERM));
         assert_eq!(at(libc::SYS_ioctl, [0, libc::TCGETS]), ALLOW);
-        assert_eq!(
-            at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI]),
-            fail(libc::EPERM),
-            "high half ignored"
-        );
+        assert_eq!(at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI]), fail(libc::EPERM), "high half ignored");
         assert_eq!(at(libc::SYS_ptrace, [libc::PTRACE_TRACEME as u64, 0]), ALLOW);
         assert_eq!(at(libc::SYS_ptrace, [libc::PTRACE_SEIZE as u64, 0]), fail(libc::EPERM));
         assert_eq!(at(libc::SYS_socket, [libc::AF_INET6 as u64, 0]), ALLOW);
