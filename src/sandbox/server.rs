@@ -16,7 +16,7 @@ use crate::sys::{self, fd, process, socket};
 pub(super) const STORE_DIRS: [&str; 4] = ["layers", "tmp", "mounts", "failed"];
 
 /// Longest message.
-pub(super) const MESSAGE_LEN: usize = 64 * 1024;
+pub(super) const MESSAGE_LEN: usize = 32 * 1024;
 
 struct Server {
     ids: IdShift,
