@@ -54,7 +54,8 @@ pub fn bench_parallel(f: &Fixture) {
     let begin = Instant::now();
     std::thread::scope(|s| {
         for specs in &specs {
-            s.spawn(|| {
+            let executor = &executor;
+            s.spawn(move || {
                 for spec in specs {
                     executor.spawn(spec, stdio().0).unwrap().wait().unwrap();
                 }
