@@ -1,1 +1,170 @@
-//! TODO
+//! The command line: arguments in, one call of the library, a rendered answer out. One file a subcommand.
+
+mod build;
+mod completions;
+mod doctor;
+mod explain;
+mod export;
+mod init;
+mod log;
+mod outputs;
+mod request;
+mod shell;
+mod store;
+mod target;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Env, Flags, Progress, Settings};
+use crate::engine::Session;
+use crate::error::Result;
+use crate::sys::signals;
+use crate::ui::{ColorChoice, Ui};
+
+/// Everything the command takes from the process it runs in.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// For the settings.
+    pub env: Env,
+    /// `NO_COLOR` is set and not empty.
+    pub no_color: bool,
+    /// `TERM`.
+    pub term: Option<String>,
+}
+
+impl Surroundings {
+    /// Those of this process. The only place that reads the environment (secrets given by name aside).
+    pub fn of_process() -> Self {
+        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            env: Env {
+                cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+                home: path("HOME"),
+                xdg_config_home: path("XDG_CONFIG_HOME"),
+                xdg_cache_home: path("XDG_CACHE_HOME"),
+                store: path("ISOLITH_STORE"),
+                cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            },
+            no_color: path("NO_COLOR").is_some(),
+            term: std::env::var("TERM").ok(),
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "isolith", version, about = "Builds in sealed steps, on layers named by their content")]
+#[command(disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 a step failed; 2 usage; 3 the recipe is wrong; 4 a miss under \
+    --fail-on-miss; 125 isolith or the machine failed; 130 interrupted."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Directory of the store
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+    /// Say more: keys and layer ids of steps
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a recipe
+    Build(build::Args),
+    /// Say why each step would hit or miss
+    Explain(explain::Args),
+    /// Print the log of a step's latest run
+    Log(log::Args),
+    /// Open a shell in a step's sandbox
+    Shell(shell::Args),
+    /// Build a recipe and write an output to a directory or a tar archive
+    Export(export::Args),
+    /// Look after the store
+    Store(store::Args),
+    /// Check whether this machine can run sandboxes, and say how to mend it
+    Doctor(doctor::Args),
+    /// Write a starter recipe
+    Init(init::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// What every subcommand gets beside its own arguments.
+struct Context {
+    surroundings: Surroundings,
+    global: Global,
+    ui: Ui,
+}
+
+impl Context {
+    /// The settings, with what this subcommand's own flags say.
+    fn settings(&self, jobs: Option<usize>, progress: Option<Progress>) -> Result<Settings> {
+        let progress = if self.global.quiet { Some(Progress::Quiet) } else { progress };
+        let flags = Flags { store: self.global.store.clone(), jobs, progress };
+        Settings::load(&self.surroundings.env, &flags)
+    }
+
+    /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing
+    /// open it themselves: those signals may just end them.
+    fn session(&self, settings: &Settings) -> Result<Session> {
+        let session = Session::open(&settings.store.value)?;
+        signals::cancel_on_signals(session.cancel_flag());
+        Ok(session)
+    }
+}
+
+/// Runs the command and renders what went wrong.
+pub fn main(args: impl IntoIterator<Item = OsString>, surroundings: Surroundings) -> ExitCode {
+    let Cli { global, command } = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with 0, mistakes to standard error with 2.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let ui = Ui::new(global.color, surroundings.no_color, surroundings.term.as_deref(), global.verbose);
+    let context = Context { surroundings, global, ui };
+    match run(&context, command) {
+        Ok(code) => code,
+        Err(error) => {
+            context.ui.error(&error);
+            ExitCode::from(error.class().exit_code())
+        }
+    }
+}
+
+fn run(context: &Context, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Build(args) => build::run(context, args),
+        Command::Explain(args) => explain::run(context, args),
+        Command::Log(args) => log::run(context, args),
+        Command::Shell(args) => shell::run(context, args),
+        Command::Export(args) => export::run(context, args),
+        Command::Store(args) => store::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args),
+        Command::Init(args) => init::run(context, args),
+        Command::Completions(args) => completions::run(context, args),
+    }
+}
+
+#[cfg(test)]
+mod tests;

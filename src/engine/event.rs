@@ -50,6 +50,8 @@ pub enum Event {
         step: String,
         /// Its action key.
         key: ActionKey,
+        /// Why no earlier result could stand in: the differences to the nearest earlier action.
+        why: Vec<String>,
     },
     /// Another isolith process is running the same action; this one waits for it.
     Waiting {

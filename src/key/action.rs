@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::canonical_json;
+use crate::digest::ActionKey;
 use crate::path::GuestPath;
+
+/// The version of the sandbox contract (DESIGN section 5). It is part of every key; a change of anything
+/// that a step can see takes a new one.
+pub const CONTRACT: u32 = 1;
 
 /// The document of a step. Its canonical JSON (keys sorted, no white space) is what keys are made of.
 ///
@@ -36,6 +42,13 @@ pub struct ActionDocument {
     pub mounts: Vec<MountDoc>,
     /// SOURCE_DATE_EPOCH, and the mtime of all that the step writes.
     pub epoch: i64,
+}
+
+impl ActionDocument {
+    /// The key of the action: a digest of the document's canonical JSON.
+    pub fn key(&self) -> ActionKey {
+        ActionKey::of_document(&canonical_json(self))
+    }
 }
 
 /// The `host` base: directories of this machine, read-only, at their own paths.

@@ -1,8 +1,43 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
+mod below;
+mod canonical;
+mod codec;
+mod commit;
+mod content;
+mod decompress;
+mod disk;
+mod entry;
+mod flatten;
+mod grow;
 mod manifest;
+mod merge;
+#[cfg(test)]
+mod mounted;
+mod pack;
+mod pax;
+mod place;
+mod tar_reader;
+#[cfg(test)]
+mod testing;
+mod traverse;
+mod unpack;
+mod verify;
+mod view;
+mod walk;
+mod xattrs;
 
-pub use manifest::{Entry, Kind, Manifest, Xattrs};
+pub use commit::{commit, prepare_upper};
+pub use decompress::decompress;
+pub use entry::{Entry, Kind, Xattrs};
+pub use flatten::{Source, Sources, flatten};
+pub use manifest::{Children, Manifest, ManifestError};
+pub use merge::{Conflict, Part, merge};
+pub use pack::pack;
+pub use place::{Owners, place};
+pub use unpack::unpack;
+pub use verify::{Damage, verify};
+pub use view::{Found, View};
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
 /// `disk = guest + offset`. Guest ids run from 0 to [`IdShift::MAX_GUEST`].

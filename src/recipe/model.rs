@@ -150,3 +150,33 @@ pub struct Output {
     /// What becomes `/` of the output.
     pub from: GuestPath,
 }
+
+impl Recipe {
+    /// The positions of the steps in an order in which each comes after all it has to come after; the order
+    /// of the file wherever that allows it.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.steps.len());
+        let mut placed = vec![false; self.steps.len()];
+        while order.len() < self.steps.len() {
+            let ready = (0..self.steps.len())
+                .find(|at| !placed[*at] && self.steps[*at].after.iter().all(|a| placed[*a]));
+            // A recipe with a cycle does not pass the checks; stopping short is still better than turning.
+            let Some(next) = ready else { break };
+            placed[next] = true;
+            order.push(next);
+        }
+        order
+    }
+
+    /// The steps that come before one, near and far, in the order `order`.
+    pub fn before(&self, step: usize, order: &[usize]) -> Vec<usize> {
+        let mut found = vec![false; self.steps.len()];
+        let mut look = self.steps[step].after.clone();
+        while let Some(at) = look.pop() {
+            if !std::mem::replace(&mut found[at], true) {
+                look.extend(&self.steps[at].after);
+            }
+        }
+        order.iter().copied().filter(|at| found[*at]).collect()
+    }
+}

@@ -19,7 +19,7 @@ const UNLIMITED: u64 = libc::RLIM64_INFINITY;
 /// process could raise its own: nofile 4096 is the kernel's default (`INR_OPEN_MAX`), memlock 64 KiB that of
 /// old kernels, and the kernel's own default for nproc and sigpending is above 4096 from about 1 GiB of
 /// memory on.
-const LIMITS: [(&str, u32, u64, u64); 16] = [
+pub(super) const LIMITS: [(&str, u32, u64, u64); 16] = [
     ("-t", libc::RLIMIT_CPU, UNLIMITED, UNLIMITED),
     ("-f", libc::RLIMIT_FSIZE, UNLIMITED, UNLIMITED),
     ("-d", libc::RLIMIT_DATA, UNLIMITED, UNLIMITED),
@@ -73,7 +73,7 @@ pub(super) fn check_limits() -> Result<()> {
 }
 
 /// The name that prlimit(1) has for a resource.
-fn name(resource: u32) -> &'static str {
+pub(super) fn name(resource: u32) -> &'static str {
     const NAMES: [&str; 16] = [
         "cpu",
         "fsize",

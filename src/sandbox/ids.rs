@@ -14,7 +14,7 @@ use crate::layer::IdShift;
 use crate::sys::{self, process};
 
 /// Ids that a sandbox has.
-const COUNT: u32 = IdShift::MAX_GUEST + 1;
+pub(super) const COUNT: u32 = IdShift::MAX_GUEST + 1;
 
 /// For root without a range of its own: the last block of those that systemd sets aside for containers
 /// (<https://systemd.io/UIDS-GIDS/>).
@@ -59,8 +59,13 @@ pub fn plan() -> Result<IdPlan> {
         (uids, _) => {
             let file = if uids.is_none() { "/etc/subuid" } else { "/etc/subgid" };
             let user = name.unwrap_or_else(|| uid.to_string());
-            Err(Error::machine(format!("user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"))
-                .hint(format!("give it one: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` (any range that nobody else has)")))
+            Err(Error::machine(format!(
+                "user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"
+            ))
+            .hint(format!(
+                "give it one: `{}`",
+                super::doctor::range_command(uid, &user, &read("/etc/subuid"), &read("/etc/subgid"))
+            )))
         }
     }
 }
@@ -83,7 +88,7 @@ pub fn enter() -> Result<IdShift> {
 }
 
 /// Root's offset: its own range, else systemd's block, else the end of whatever this user namespace has.
-fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<IdShift> {
+pub(super) fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<IdShift> {
     let mapped = |map: &[(u32, u32)], at: u32| {
         let end = u64::from(at) + u64::from(COUNT);
         map.iter().any(|(start, len)| *start <= at && end <= u64::from(*start) + u64::from(*len))
@@ -168,7 +173,7 @@ fn read(file: &str) -> String {
 
 /// The first range of at least [`COUNT`] ids that a subuid(5) file gives to the user. Ranges that touch the
 /// lowest ids, where system users live, are left alone.
-fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
+pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
     let number = uid.to_string();
     file.lines().find_map(|line| {
         let mut parts = line.trim().split(':');
@@ -180,7 +185,7 @@ fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
 }
 
 /// First id and length of each line of a `uid_map`, as this namespace sees it.
-fn intervals(map: &str) -> Vec<(u32, u32)> {
+pub(super) fn intervals(map: &str) -> Vec<(u32, u32)> {
     let parse = |line: &str| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
         let (start, _, len) = (numbers.next()??, numbers.next()??, numbers.next()??);

@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 mod command;
+pub mod doctor;
 mod executor;
 mod hints;
 pub mod ids;

@@ -6,6 +6,7 @@ pub mod mount;
 pub mod privilege;
 pub mod process;
 pub mod seccomp;
+pub mod signals;
 pub mod socket;
 
 use std::ffi::{CStr, CString};
@@ -13,7 +14,7 @@ use std::fmt;
 use std::io;
 
 /// A system call that failed.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysError {
     call: String,
     errno: i32,

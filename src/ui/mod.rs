@@ -1,1 +1,154 @@
-//! TODO
+//! The only code that writes to a terminal: progress, tables, errors, JSON.
+//!
+//! Machine output goes to standard output, everything else to standard error.
+
+mod doctor;
+mod explain;
+mod failure;
+mod progress;
+mod store;
+mod style;
+mod terminal;
+mod text;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+
+use crate::config::{Progress, Setting};
+use crate::engine::{Built, Explanation, Failure, Observer};
+use crate::error::{Error, Result};
+use crate::sandbox::doctor::Check;
+use crate::store::{Info, Problem};
+
+pub use style::{ColorChoice, Style};
+pub use terminal::Terminal;
+
+/// Where output goes and how it looks.
+pub struct Ui {
+    /// For standard error.
+    style: Style,
+    /// For standard output.
+    out_style: Style,
+    /// Live bars make sense.
+    live: bool,
+    verbose: bool,
+}
+
+impl Ui {
+    /// `term` is `TERM`; `dumb` and none get neither colour nor live bars.
+    pub fn new(color: ColorChoice, no_color: bool, term: Option<&str>, verbose: bool) -> Self {
+        let capable = term.is_some_and(|term| term != "dumb");
+        let terminal = io::stderr().is_terminal();
+        Self {
+            style: Style::choose(color, no_color || !capable, terminal),
+            out_style: Style::choose(color, no_color || !capable, io::stdout().is_terminal()),
+            live: terminal && capable,
+            verbose,
+        }
+    }
+
+    /// What draws a build. `cancel` is set when nobody reads standard output any more.
+    pub fn progress(&self, mode: Progress, cancel: Arc<AtomicBool>) -> Box<dyn Observer> {
+        match mode {
+            Progress::Quiet => Box::new(progress::Quiet),
+            Progress::Json => Box::new(progress::Json::new(cancel)),
+            Progress::Auto if self.live => Box::new(progress::Live::new(self.style, self.verbose)),
+            Progress::Auto | Progress::Plain => Box::new(progress::Plain::new(self.style, self.verbose)),
+        }
+    }
+
+    /// `error: what`, its causes and its hint.
+    pub fn error(&self, error: &Error) {
+        to_stderr(&failure::render_error(self.style, error));
+    }
+
+    /// A step that failed: the end of its log, where the rest is, and how to look around.
+    pub fn failure(&self, failure: &Failure, cwd: &Path, flags: &[String]) {
+        to_stderr(&failure::render_failure(self.style, failure, cwd, flags));
+    }
+
+    /// One line that says what a build did.
+    pub fn summary(&self, built: &Built) {
+        to_stderr(&progress::summary(self.style, &built.recipe.name, &built.steps, built.wall_ms));
+    }
+
+    /// A line for people.
+    pub fn note(&self, message: &str) {
+        to_stderr(&format!("{message}\n"));
+    }
+
+    /// Bytes for standard output.
+    pub fn print(&self, bytes: &[u8]) -> Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(|why| Error::machine("cannot write to standard output").because(why))
+    }
+
+    /// Each value as one line of JSON on standard output.
+    pub fn json_lines<T: Serialize>(&self, values: &[T]) -> Result<()> {
+        let mut lines = String::new();
+        for value in values {
+            lines += &to_json(value)?;
+            lines.push('\n');
+        }
+        self.print(lines.as_bytes())
+    }
+
+    /// Why steps would hit or miss, on standard output.
+    pub fn explanations(&self, explanations: &[Explanation]) -> Result<()> {
+        self.print(explain::render(self.out_style, explanations).as_bytes())
+    }
+
+    /// What `doctor` found, on standard output.
+    pub fn doctor(&self, checks: &[Check], json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&doctor::json(checks));
+        }
+        self.print(doctor::table(self.out_style, checks).as_bytes())
+    }
+
+    /// Where the store is and what it holds, on standard output.
+    pub fn store_info(&self, root: &Setting<PathBuf>, info: &Info, json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&[store::json(root, info)]);
+        }
+        self.print(store::table(root, info).as_bytes())
+    }
+
+    /// What `store fsck` found, on standard output.
+    pub fn problems(&self, problems: &[Problem], json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(problems);
+        }
+        self.print(store::problems(self.out_style, problems).as_bytes())
+    }
+
+    /// The logs of steps on standard output: the bare text of `one`, else each under a heading.
+    pub fn logs(&self, logs: &[(String, Vec<u8>)], one: bool) -> Result<()> {
+        let mut bytes = Vec::new();
+        for (step, log) in logs {
+            if !one {
+                bytes.extend_from_slice(self.out_style.bold(&format!("==> {step} <==\n")).as_bytes());
+            }
+            bytes.extend_from_slice(log);
+            if !log.is_empty() && !log.ends_with(b"\n") {
+                bytes.push(b'\n');
+            }
+        }
+        self.print(&bytes)
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|why| Error::machine("cannot write JSON").because(why))
+}
+
+/// There is nobody to tell when standard error is gone.
+fn to_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,136 @@
+//! `isolith build`: plan, run what is missing, export.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use super::outputs::Wanted;
+use super::request::RecipeArgs;
+use super::{Context, outputs, target};
+use crate::config::{Progress, Settings};
+use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
+use crate::error::{Class, Result};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The recipe file
+    recipe: PathBuf,
+    #[command(flatten)]
+    args: RecipeArgs,
+    /// Steps that may run at once (default: number of cpus)
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    jobs: Option<usize>,
+    /// Run every step of the recipe, whatever is cached
+    #[arg(long, conflicts_with = "no_cache_from")]
+    no_cache: bool,
+    /// Run this step and all that come after it, whatever is cached
+    #[arg(long, value_name = "STEP")]
+    no_cache_from: Option<String>,
+    /// Fail (exit code 4) instead of running a step
+    #[arg(long, conflicts_with_all = ["no_cache", "no_cache_from"])]
+    fail_on_miss: bool,
+    /// Stop when this step and what it needs are there
+    #[arg(long, value_name = "STEP", conflicts_with = "output")]
+    until: Option<String>,
+    /// Write the output there
+    #[arg(short, long, value_name = "DIR|dir:DIR|tar:FILE", value_parser = target::parse_target)]
+    output: Option<Target>,
+    /// How progress is shown
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Progress>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a number of at least 1".to_string())
+}
+
+pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    let settings = context.settings(args.jobs, args.progress)?;
+    let mut request = args.args.request(args.recipe, args.until, &settings)?;
+    request.fail_on_miss = args.fail_on_miss;
+    request.cache = match args.no_cache_from {
+        Some(step) => CachePolicy::IgnoreFrom(step),
+        None if args.no_cache => CachePolicy::Ignore,
+        None => CachePolicy::Use,
+    };
+    let set = args.args.set;
+    build_and_export(context, &settings, &request, &set, |built| {
+        match (&args.output, &settings.output_dir.value) {
+            (Some(target), _) => outputs::choose(built, None, target),
+            (None, Some(dir)) if !built.outputs.is_empty() => {
+                outputs::choose(built, None, &Target::Dir(dir.join(&built.recipe.name)))
+            }
+            _ => Ok(Vec::new()),
+        }
+    })
+}
+
+/// Builds, writes what `choose` wants of the result, and says what happened.
+pub(super) fn build_and_export(
+    context: &Context,
+    settings: &Settings,
+    request: &Request,
+    set: &[(String, String)],
+    choose: impl FnOnce(&Built) -> Result<Vec<Wanted>>,
+) -> Result<ExitCode> {
+    let mut session = context.session(settings)?;
+    let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
+    let held = HoldFinished { inner: progress.as_ref(), held: Mutex::new(None) };
+    let result = session.build(request, &held).and_then(|built| {
+        if built.failure.is_none() {
+            export(&mut session, &choose(&built)?, &context.surroundings.env.cwd, &held)?;
+        }
+        Ok(built)
+    });
+    held.release();
+    let built = result?;
+    if let Some(failure) = &built.failure {
+        let mut flags = Vec::new();
+        if built.recipe.path == failure.recipe {
+            flags.extend(set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]));
+        }
+        if let Some(store) = &context.global.store {
+            flags.extend(["--store".to_string(), store.display().to_string()]);
+        }
+        context.ui.failure(failure, &context.surroundings.env.cwd, &flags);
+        return Ok(ExitCode::from(Class::Step.exit_code()));
+    }
+    if !matches!(settings.progress.value, Progress::Json | Progress::Quiet) {
+        context.ui.summary(&built);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes outputs and tells the observer of each, with paths as they are seen from `cwd`.
+fn export(session: &mut Session, wanted: &[Wanted], cwd: &Path, observer: &dyn Observer) -> Result<()> {
+    for wanted in wanted {
+        session.export(&wanted.layers, &wanted.target)?;
+        let (Target::Dir(to) | Target::Tar(to)) = &wanted.target;
+        let to = to.strip_prefix(cwd).unwrap_or(to).display().to_string();
+        observer.event(Event::Exported { output: wanted.name.clone(), to });
+    }
+    Ok(())
+}
+
+/// Keeps `Finished` back, so that it is the last event although exports come after the build.
+struct HoldFinished<'a> {
+    inner: &'a dyn Observer,
+    held: Mutex<Option<Event>>,
+}
+
+impl HoldFinished<'_> {
+    fn release(&self) {
+        if let Some(event) = self.held.lock().ok().and_then(|mut held| held.take()) {
+            self.inner.event(event);
+        }
+    }
+}
+
+impl Observer for HoldFinished<'_> {
+    fn event(&self, event: Event) {
+        match (&event, self.held.lock()) {
+            (Event::Finished { .. }, Ok(mut held)) => *held = Some(event),
+            _ => self.inner.event(event),
+        }
+    }
+}

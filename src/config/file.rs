@@ -1,0 +1,155 @@
+//! One configuration file, laid over the settings below it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Origin, Progress, Setting, Settings};
+use crate::error::{Error, Result};
+
+const KEYS: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
+const PROGRESS: [&str; 4] = ["auto", "plain", "json", "quiet"];
+
+/// Lays the file at `path` over `settings`; a file that does not exist changes nothing. Relative paths in
+/// it are relative to the directory it is in.
+pub(super) fn apply(path: &Path, settings: &mut Settings) -> Result<()> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(Error::io("read the configuration file", path, error)),
+    };
+    File { path, text: &text }.apply(settings)
+}
+
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn apply(&self, settings: &mut Settings) -> Result<()> {
+        let table = DeTable::parse(self.text)
+            .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message(), None))?;
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        for (key, value) in table.get_ref() {
+            let origin = Origin::File(self.path.to_path_buf(), self.position(key.span().start).0);
+            match key.get_ref().as_ref() {
+                "store" => settings.store = Setting { value: dir.join(self.path_in(value)?), origin },
+                "jobs" => settings.jobs = Setting { value: self.jobs(value)?, origin },
+                "progress" => settings.progress = Setting { value: self.progress(value)?, origin },
+                "output-dir" => {
+                    settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
+                }
+                other => {
+                    let message = format!("unknown setting `{other}`");
+                    let hint = match nearest(other, &KEYS) {
+                        Some(word) => format!("did you mean `{word}`?"),
+                        None => format!("the settings are {}", KEYS.join(", ")),
+                    };
+                    return Err(self.wrong(key.span(), &message, Some(hint)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn string<'v>(&self, value: &'v Spanned<DeValue<'_>>) -> Result<&'v str> {
+        value.get_ref().as_str().ok_or_else(|| {
+            self.wrong(value.span(), &format!("expected a string, found {}", kind(value)), None)
+        })
+    }
+
+    fn path_in<'v>(&self, value: &'v Spanned<DeValue<'_>>) -> Result<&'v str> {
+        match self.string(value)? {
+            "" => Err(self.wrong(value.span(), "the path is empty", None)),
+            path => Ok(path),
+        }
+    }
+
+    fn jobs(&self, value: &Spanned<DeValue<'_>>) -> Result<usize> {
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => usize::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        number.filter(|jobs| *jobs >= 1).ok_or_else(|| {
+            self.wrong(
+                value.span(),
+                "expected a whole number of at least 1",
+                Some("for example jobs = 4".into()),
+            )
+        })
+    }
+
+    fn progress(&self, value: &Spanned<DeValue<'_>>) -> Result<Progress> {
+        let word = self.string(value)?;
+        <Progress as clap::ValueEnum>::from_str(word, false).map_err(|_| {
+            let hint = match nearest(word, &PROGRESS) {
+                Some(word) => format!("did you mean `{word}`?"),
+                None => format!("it is one of {}", PROGRESS.join(", ")),
+            };
+            self.wrong(value.span(), &format!("`{word}` is not a way to show progress"), Some(hint))
+        })
+    }
+
+    /// Line and column, both from 1, of a byte offset.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..offset.min(self.text.len())];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// The mistake, its place, the line it is in, and a caret under it.
+    fn wrong(&self, span: Range<usize>, message: &str, hint: Option<String>) -> Error {
+        let (line, column) = self.position(span.start);
+        let source = self.text.lines().nth(line - 1).unwrap_or("");
+        let room = source.chars().count().saturating_sub(column - 1).max(1);
+        let carets = self.text.get(span).map_or(1, |text| text.chars().count()).clamp(1, room);
+        let margin = " ".repeat(line.to_string().len());
+        let error = Error::usage(format!(
+            "{message}\n{margin}--> {}:{line}:{column}\n{margin} |\n{line} | {source}\n{margin} | {}{}",
+            self.path.display(),
+            " ".repeat(column - 1),
+            "^".repeat(carets),
+        ));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+fn kind(value: &Spanned<DeValue<'_>>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a truth value",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The word that is two letters, or a third of its own, away from what was written.
+fn nearest<'w>(written: &str, words: &[&'w str]) -> Option<&'w str> {
+    let (distance, word) = words.iter().map(|word| (distance(written, word), *word)).min()?;
+    (distance <= word.len().max(6) / 3).then_some(word)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let best = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], best);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,80 @@
+use std::fs;
+
+use super::*;
+
+fn env(cwd: &Path) -> Env {
+    Env { cwd: cwd.to_path_buf(), home: Some("/home/u".into()), cpus: 3, ..Env::default() }
+}
+
+#[test]
+fn defaults_follow_xdg_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut env = env(dir.path());
+    let settings = Settings::load(&env, &Flags::default()).unwrap();
+    assert_eq!(settings.store.value, Path::new("/home/u/.cache/isolith"));
+    assert_eq!((settings.jobs.value, settings.jobs.origin), (3, Origin::Default));
+    assert_eq!(settings.output_dir.value, None);
+
+    env.xdg_cache_home = Some("relative/is/ignored".into());
+    assert_eq!(
+        Settings::load(&env, &Flags::default()).unwrap().store.value,
+        Path::new("/home/u/.cache/isolith")
+    );
+    env.xdg_cache_home = Some("/x".into());
+    assert_eq!(Settings::load(&env, &Flags::default()).unwrap().store.value, Path::new("/x/isolith"));
+
+    let nowhere = Env { cwd: dir.path().into(), ..Env::default() };
+    let error = Settings::load(&nowhere, &Flags::default()).unwrap_err();
+    assert!(error.what().contains("XDG_CACHE_HOME"), "{error}");
+}
+
+#[test]
+fn each_layer_wins_over_the_one_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let user = dir.path().join("config");
+    let repo = dir.path().join("repo");
+    let deep = repo.join("a/b");
+    fs::create_dir_all(user.join("isolith")).unwrap();
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(user.join("isolith/config.toml"), "jobs = 7\nstore = \"/user/store\"\nprogress = \"plain\"\n")
+        .unwrap();
+    fs::write(repo.join("isolith.toml"), "# ours\nstore = \"cache\"\noutput-dir = \"out\"\n").unwrap();
+
+    let mut env = Env { xdg_config_home: Some(user), ..env(&deep) };
+    let settings = Settings::load(&env, &Flags::default()).unwrap();
+    assert_eq!(settings.store.value, repo.join("cache"));
+    assert_eq!(settings.store.origin, Origin::File(repo.join("isolith.toml"), 2));
+    assert_eq!(settings.output_dir.value, Some(repo.join("out")));
+    assert_eq!((settings.jobs.value, settings.progress.value), (7, Progress::Plain));
+
+    env.store = Some("from-env".into());
+    let settings = Settings::load(&env, &Flags::default()).unwrap();
+    assert_eq!(settings.store.value, deep.join("from-env"));
+    assert_eq!(settings.store.origin.to_string(), "environment variable ISOLITH_STORE");
+
+    let flags = Flags { store: Some("/flag".into()), jobs: Some(1), progress: Some(Progress::Json) };
+    let settings = Settings::load(&env, &flags).unwrap();
+    assert_eq!(settings.store, Setting { value: "/flag".into(), origin: Origin::Flag("--store") });
+    assert_eq!((settings.jobs.value, settings.progress.value), (1, Progress::Json));
+}
+
+#[test]
+fn mistakes_show_their_place_and_the_nearest_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shown = String::new();
+    for text in [
+        "jobs = 2\nstroe = \"cache\"\n",
+        "colour = 1",
+        "jobs = 0",
+        "store = 5",
+        "output-dir = \"\"",
+        "progress = \"plian\"",
+        "store = ",
+    ] {
+        fs::write(dir.path().join("isolith.toml"), text).unwrap();
+        let error = Settings::load(&env(dir.path()), &Flags::default()).unwrap_err();
+        assert_eq!(error.class(), crate::error::Class::Usage);
+        shown += &format!("{}\nhint: {}\n\n", error.what(), error.hint_text().unwrap_or("-"));
+    }
+    insta::assert_snapshot!(shown.replace(dir.path().to_str().unwrap(), "[DIR]"));
+}

@@ -1,0 +1,148 @@
+//! A whole build: look everything up at once, make what is missing, record what came of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::explain::Explainer;
+use super::plan::{NodeId, Plan};
+use super::planner::plan;
+use super::schedule::{self, step_report};
+use super::stack::Resolver;
+use super::state::Knowledge;
+use super::worker::Workshop;
+use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history};
+use crate::digest::LayerId;
+use crate::error::Result;
+
+impl Session {
+    /// Builds a recipe. A failed step is `Ok` with `failure` set; everything else that stops a build is an
+    /// error. Once steps were planned, the last event is `Finished`, whatever happens.
+    pub fn build(&mut self, request: &Request, observer: &dyn Observer) -> Result<Built> {
+        let began = Instant::now();
+        let plan = plan(&self.store, &request.recipe, &request.args)?;
+        let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
+        if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
+            plan.find_step(name)?;
+        }
+        observer.event(Event::Planned { steps: names(&plan, until) });
+        let mut knowledge = Knowledge::new(&plan);
+        let result = self.come_by(request, &plan, until, &mut knowledge, observer);
+        let steps = reports(&plan, &knowledge);
+        let finish = |status, stack: &[LayerId]| {
+            observer.event(Event::Finished {
+                status,
+                wall_ms: began.elapsed().as_millis() as u64,
+                steps: steps.clone(),
+                stack: stack.to_vec(),
+            });
+        };
+        let (stack, outputs, failure) = match result {
+            Ok(End::Done(stack, outputs)) => (stack, outputs, None),
+            Ok(End::Failed(failure)) => (Vec::new(), BTreeMap::new(), Some(failure)),
+            Err(e) => {
+                finish("failed", &[]);
+                return Err(e);
+            }
+        };
+        finish(if failure.is_none() { "ok" } else { "failed" }, &stack);
+        let wall_ms = began.elapsed().as_millis() as u64;
+        let recipe = plan.recipes.into_iter().next_back().map(|planned| planned.recipe);
+        let recipe = recipe.ok_or_else(|| crate::Error::machine("a plan without a recipe"))?;
+        Ok(Built { recipe, steps, stack, outputs, failure, wall_ms })
+    }
+
+    fn come_by(
+        &mut self,
+        request: &Request,
+        plan: &Plan,
+        until: Option<NodeId>,
+        knowledge: &mut Knowledge,
+        observer: &dyn Observer,
+    ) -> Result<End> {
+        let goals = demand::goals(plan, until);
+        let missing = demand::missing(&self.store, plan, &request.cache, &goals, knowledge)?;
+        for node in 0..plan.nodes.len() {
+            if let (Some(_), Some(known)) = (plan.step(node), knowledge.get(node)) {
+                observer.event(Event::Step(step_report(&plan.nodes[node].name, known, true)));
+            }
+        }
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, plan, missing, knowledge, observer)?
+        {
+            return Ok(End::Failed(failure));
+        }
+        if until.is_some() {
+            return Ok(End::Done(Vec::new(), BTreeMap::new()));
+        }
+        let resolver = Resolver { plan, knowledge, store: &self.store, ids: None };
+        let stack = resolver.layers(&plan.root().finished)?;
+        let outputs: BTreeMap<String, LayerId> =
+            plan.root().outputs.iter().map(|(name, node)| (name.clone(), knowledge.layer(*node))).collect();
+        history::record(&self.store, plan, knowledge, &stack, &outputs)?;
+        Ok(End::Done(stack, outputs))
+    }
+
+    /// Makes `missing`, and what turns out to be lost.
+    pub(super) fn make(
+        &mut self,
+        request: &Request,
+        plan: &Plan,
+        missing: Vec<NodeId>,
+        knowledge: &mut Knowledge,
+        observer: &dyn Observer,
+    ) -> Result<Option<Failure>> {
+        let cancel = self.cancel.clone();
+        let (store, executor, ids) = self.parts()?;
+        let missing = demand::with_lost(store, plan, &request.cache, missing, knowledge, ids)?;
+        let explainer = Explainer::new(store, plan, knowledge)?;
+        let shop = Workshop {
+            store,
+            plan,
+            knowledge,
+            request,
+            executor,
+            ids,
+            observer,
+            stop: &AtomicBool::new(false),
+            running: Mutex::new(HashMap::new()),
+            importing: Mutex::new(()),
+            reasons: &|node, action| match explainer.reasons(node, action) {
+                (Some(_), reasons) => reasons,
+                // Run for the first time: nothing to compare with, nothing to say.
+                (None, _) => Vec::new(),
+            },
+        };
+        let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel)?;
+        if failure.is_none() && !plan.root().finished.steps.is_empty() {
+            // A fix-up layer on top of the finished stack has no step to make it.
+            let finished = &plan.root().finished;
+            if finished.nodes().iter().all(|node| knowledge.get(*node).is_some()) {
+                shop.resolver().layers(finished)?;
+            }
+        }
+        Ok(failure)
+    }
+}
+
+enum End {
+    Done(Vec<LayerId>, BTreeMap<String, LayerId>),
+    Failed(Failure),
+}
+
+/// The steps whose layer has to be known.
+fn names(plan: &Plan, until: Option<NodeId>) -> Vec<String> {
+    let steps = demand::goals(plan, until).into_iter().filter(|node| plan.step(*node).is_some());
+    steps.map(|node| plan.nodes[node].name.clone()).collect()
+}
+
+fn reports(plan: &Plan, knowledge: &Knowledge) -> Vec<StepReport> {
+    let steps = (0..plan.nodes.len()).filter(|node| plan.step(*node).is_some());
+    steps
+        .filter_map(|node| {
+            let known = knowledge.get(node)?;
+            Some(step_report(&plan.nodes[node].name, known, known.how != super::OutcomeKind::Failed))
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! The graph of layers that a recipe asks for: a node for each input, step and output, of the recipe itself
+//! and of every recipe it uses.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::digest::{DefinitionKey, LayerId};
+use crate::key::{ActionDocument, Definition, HostView};
+use crate::layer::Manifest;
+use crate::path::GuestPath;
+use crate::recipe::{Recipe, Step};
+
+/// Position of a node in [`Plan::nodes`]. What a node needs comes before it.
+pub type NodeId = usize;
+
+/// Everything that may have to be made.
+pub struct Plan {
+    /// Needed ones first.
+    pub nodes: Vec<Node>,
+    /// The recipes, the one that was asked for last.
+    pub recipes: Vec<Planned>,
+}
+
+/// One layer to come by.
+pub struct Node {
+    /// For messages: `step`, `recipe:step`, `source src`.
+    pub name: String,
+    /// Known before anything runs.
+    pub key: DefinitionKey,
+    /// What the key is made of.
+    pub definition: Definition,
+    /// How it is made.
+    pub work: Work,
+}
+
+/// How a layer is made.
+pub enum Work {
+    /// Its id is known from its input; it is copied in when something has to see it.
+    Input {
+        /// The layer.
+        id: LayerId,
+        /// Its manifest.
+        manifest: Arc<Manifest>,
+        /// Where the bytes are.
+        files: BTreeMap<GuestPath, PathBuf>,
+    },
+    /// Unpack an archive.
+    Tar {
+        /// The archive.
+        path: PathBuf,
+    },
+    /// Run a command.
+    Step(Box<StepNode>),
+    /// Take a subtree of a finished stack.
+    Output {
+        /// What becomes its root.
+        from: GuestPath,
+        /// Of what.
+        stack: Arc<Stack>,
+        /// Time of a root that nothing made.
+        epoch: i64,
+    },
+}
+
+/// A step in its place.
+pub struct StepNode {
+    /// Position in [`Plan::recipes`].
+    pub recipe: usize,
+    /// What the recipe says.
+    pub step: Step,
+    /// The action document, with definition keys in its stack.
+    pub document: ActionDocument,
+    /// What it runs on.
+    pub stack: Arc<Stack>,
+    /// The steps of the same recipe that come before it, near and far.
+    pub after: Vec<NodeId>,
+}
+
+/// What a step runs on, or what a recipe leaves.
+#[derive(Debug, Default)]
+pub struct Stack {
+    /// The finished stack of another recipe, below all else.
+    pub below: Option<Arc<Stack>>,
+    /// Base layer, deps, sources.
+    pub inputs: Vec<NodeId>,
+    /// Layers of steps, in an order that respects `after`.
+    pub steps: Vec<NodeId>,
+}
+
+impl Stack {
+    /// Every node of it, lowest first.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let mut nodes = self.below.as_ref().map(|below| below.nodes()).unwrap_or_default();
+        nodes.extend(&self.inputs);
+        nodes.extend(&self.steps);
+        nodes
+    }
+}
+
+/// A recipe with its place in the graph.
+pub struct Planned {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The host base, its own or that of the recipe it starts from.
+    pub host: Option<HostView>,
+    /// Base, sources and deps, by what they are called in messages.
+    pub inputs: BTreeMap<String, NodeId>,
+    /// The node of each step, in the order of the recipe.
+    pub steps: Vec<NodeId>,
+    /// What is left when all is done.
+    pub finished: Arc<Stack>,
+    /// The node of each output.
+    pub outputs: BTreeMap<String, NodeId>,
+}
+
+impl Plan {
+    /// The recipe that was asked for.
+    pub fn root(&self) -> &Planned {
+        self.recipes.last().expect("a plan has at least the recipe it was made for")
+    }
+
+    /// The step a node is, if it is one.
+    pub fn step(&self, node: NodeId) -> Option<&StepNode> {
+        match &self.nodes[node].work {
+            Work::Step(step) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// What must be there before a node can be made, lowest first.
+    pub fn needs(&self, node: NodeId) -> Vec<NodeId> {
+        match &self.nodes[node].work {
+            Work::Input { .. } | Work::Tar { .. } => Vec::new(),
+            Work::Step(step) => step.stack.nodes(),
+            Work::Output { stack, .. } => stack.nodes(),
+        }
+    }
+
+    /// The node of a step of the recipe that was asked for.
+    pub fn find_step(&self, name: &str) -> crate::Result<NodeId> {
+        let root = self.root();
+        let at = root.recipe.steps.iter().position(|step| step.name == name);
+        at.map(|at| root.steps[at]).ok_or_else(|| {
+            let names: Vec<_> = root.recipe.steps.iter().map(|s| format!("`{}`", s.name)).collect();
+            crate::Error::usage(format!("`{}` has no step `{name}`", root.recipe.path.display()))
+                .hint(format!("its steps are {}", names.join(", ")))
+        })
+    }
+
+    /// Whether a step of the recipe that was asked for is, or comes after, the named one.
+    pub fn is_or_follows(&self, node: NodeId, name: &str) -> bool {
+        let Some(step) = self.step(node) else { return false };
+        step.recipe + 1 == self.recipes.len()
+            && (step.step.name == name
+                || step.after.iter().any(|n| self.step(*n).is_some_and(|s| s.step.name == name)))
+    }
+
+    /// What a step is called in messages: the recipe is named when it is not the one that was asked for.
+    pub fn step_name(recipe: &Recipe, step: &str, is_root: bool) -> String {
+        if is_root { step.to_string() } else { format!("{}:{step}", recipe.name) }
+    }
+}

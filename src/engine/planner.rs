@@ -1,0 +1,272 @@
+//! From recipe files to a [`Plan`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::plan::{Node, NodeId, Plan, Planned, Stack, StepNode, Work};
+use crate::base::fingerprint;
+use crate::digest::ContentDigest;
+use crate::error::{Error, Result};
+use crate::key::{ActionDocument, CONTRACT, Definition, HostView, MountDoc, UserDoc};
+use crate::layer::Kind;
+use crate::path::GuestPath;
+use crate::recipe::{self, Base, Mount, Recipe, Step};
+use crate::source::{Modes, Scan, StatCache, scan, sha256_file};
+use crate::store::Store;
+
+/// Loads a recipe and every recipe it uses, looks at their inputs, and names every layer.
+///
+/// Reads local inputs, but writes nothing except the stat cache.
+pub fn plan(store: &Store, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
+    let mut planner = Planner { store, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
+    planner.recipe(path, args, true)?;
+    Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
+}
+
+struct Planner<'a> {
+    store: &'a Store,
+    nodes: Vec<Node>,
+    recipes: Vec<Planned>,
+    /// The recipes being loaded, outermost first, to find cycles.
+    open: Vec<PathBuf>,
+}
+
+/// What the steps of a recipe start from.
+#[derive(Default)]
+struct Ground {
+    /// The finished stack of another recipe.
+    below: Option<Arc<Stack>>,
+    /// A layer.
+    layer: Option<NodeId>,
+    /// A view of this machine.
+    host: Option<HostView>,
+}
+
+impl Planner<'_> {
+    /// Plans a recipe, or finds it among those already planned.
+    fn recipe(&mut self, path: &Path, args: &BTreeMap<String, String>, is_root: bool) -> Result<usize> {
+        let recipe = recipe::load(path, args)?;
+        if let Some(at) = self.open.iter().position(|open| *open == recipe.path) {
+            let mut cycle: Vec<_> = self.open[at..].iter().map(|p| p.display().to_string()).collect();
+            cycle.push(recipe.path.display().to_string());
+            return Err(Error::recipe(format!("recipes use each other in a circle: {}", cycle.join(" -> ")))
+                .hint("move what both need into a recipe of its own"));
+        }
+        if let Some(known) = self.recipes.iter().position(|p| p.recipe.path == recipe.path) {
+            return Ok(known);
+        }
+        self.open.push(recipe.path.clone());
+        let planned = self.planned(recipe, is_root)?;
+        self.open.pop();
+        self.recipes.push(planned);
+        Ok(self.recipes.len() - 1)
+    }
+
+    fn planned(&mut self, recipe: Recipe, is_root: bool) -> Result<Planned> {
+        let mut inputs = BTreeMap::new();
+        let Ground { below, layer: base, host } = self.base(&recipe)?;
+        if let Some(base) = base {
+            inputs.insert("base".to_string(), base);
+        }
+        let mut by_dep = BTreeMap::new();
+        for (name, dep) in &recipe.deps {
+            let from = self.recipe(&dep.recipe, &BTreeMap::new(), false)?;
+            let node = *self.recipes[from].outputs.get(&dep.output).ok_or_else(|| {
+                let known: Vec<_> = self.recipes[from].outputs.keys().map(|o| format!("`{o}`")).collect();
+                Error::recipe(format!(
+                    "`{}` has no output `{}`, which deps.{name} of `{}` asks for",
+                    dep.recipe.display(),
+                    dep.output,
+                    recipe.path.display()
+                ))
+                .hint(match known.len() {
+                    0 => format!("add `[outputs.{}]` to it", dep.output),
+                    _ => format!("its outputs are {}", known.join(", ")),
+                })
+            })?;
+            inputs.insert(format!("dep {name}"), node);
+            by_dep.insert(name.clone(), node);
+        }
+        let mut by_source = BTreeMap::new();
+        for (name, source) in &recipe.sources {
+            let scan =
+                self.scan(&source.path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
+            let node = self.input(format!("source {name}"), scan);
+            inputs.insert(format!("source {name}"), node);
+            by_source.insert(name.clone(), node);
+        }
+        let index = self.recipes.len();
+        let inputs_of = |step: &Step| -> Vec<NodeId> {
+            let deps = step.deps.iter().map(|name| by_dep[name]);
+            base.into_iter().chain(deps).chain(step.sources.iter().map(|name| by_source[name])).collect()
+        };
+        let order = recipe.order();
+        let mut nodes: Vec<Option<NodeId>> = vec![None; recipe.steps.len()];
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); recipe.steps.len()];
+        for &at in &order {
+            let step = &recipe.steps[at];
+            before[at] = recipe.before(at, &order);
+            let after: Vec<NodeId> = before[at].iter().filter_map(|b| nodes[*b]).collect();
+            let stack =
+                Arc::new(Stack { below: below.clone(), inputs: inputs_of(step), steps: after.clone() });
+            let keys = self.keys(&stack);
+            let document = document(step, host.clone(), keys, recipe.epoch);
+            let definition = Definition::Step { document: Box::new(document.clone()) };
+            let work =
+                Work::Step(Box::new(StepNode { recipe: index, step: step.clone(), document, stack, after }));
+            nodes[at] = Some(self.node(Plan::step_name(&recipe, &step.name, is_root), definition, work));
+        }
+        let steps: Vec<NodeId> = nodes.iter().flatten().copied().collect();
+        let last: Vec<usize> =
+            (0..recipe.steps.len()).filter(|at| !recipe.steps.iter().any(|s| s.after.contains(at))).collect();
+        let mut left: Vec<NodeId> = last.iter().flat_map(|at| inputs_of(&recipe.steps[*at])).collect();
+        if recipe.steps.is_empty() {
+            left =
+                base.into_iter().chain(by_dep.values().copied()).chain(by_source.values().copied()).collect();
+        }
+        let mut seen = std::collections::HashSet::new();
+        left.retain(|node| seen.insert(*node));
+        let in_order: Vec<NodeId> = order.iter().filter_map(|at| nodes[*at]).collect();
+        let finished = Arc::new(Stack { below, inputs: left, steps: in_order });
+        let mut outputs = BTreeMap::new();
+        for (name, output) in &recipe.outputs {
+            let definition = Definition::Output { from: output.from.clone(), stack: self.keys(&finished) };
+            let work =
+                Work::Output { from: output.from.clone(), stack: finished.clone(), epoch: recipe.epoch };
+            let called =
+                if is_root { format!("output {name}") } else { format!("output {}:{name}", recipe.name) };
+            outputs.insert(name.clone(), self.node(called, definition, work));
+        }
+        Ok(Planned { recipe, host, inputs, steps, finished, outputs })
+    }
+
+    /// What the steps of a recipe start from.
+    fn base(&mut self, recipe: &Recipe) -> Result<Ground> {
+        Ok(match &recipe.base {
+            Base::Scratch => Ground::default(),
+            Base::Host { paths } => Ground { host: Some(fingerprint(paths)?), ..Ground::default() },
+            Base::Dir { path } => {
+                let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
+                Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
+            }
+            Base::Tar { path, sha256 } => {
+                let archive = self.archive(path)?;
+                if let Some(wanted) = sha256 {
+                    self.check_sha256(path, archive, wanted, &recipe.path)?;
+                }
+                let work = Work::Tar { path: path.clone() };
+                let layer = self.node("base".to_string(), Definition::Tar { archive }, work);
+                Ground { layer: Some(layer), ..Ground::default() }
+            }
+            Base::Recipe { path } => {
+                let from = self.recipe(path, &BTreeMap::new(), false)?;
+                let from = &self.recipes[from];
+                Ground { below: Some(from.finished.clone()), layer: None, host: from.host.clone() }
+            }
+        })
+    }
+
+    fn scan(
+        &self,
+        path: &Path,
+        at: &GuestPath,
+        exclude: &[String],
+        modes: Modes,
+        epoch: i64,
+    ) -> Result<Scan> {
+        let key = blake3::hash(
+            [path.as_os_str().as_encoded_bytes(), exclude.join("\n").as_bytes()].join(&0).as_slice(),
+        );
+        let key = key.to_hex().to_string();
+        let known: StatCache = self.store.get_note("stat", &key).unwrap_or_default();
+        let scan = scan(path, at, exclude, modes, epoch, &known)?;
+        if let Some(learned) = &scan.cache {
+            self.store.put_note("stat", &key, learned)?;
+        }
+        Ok(scan)
+    }
+
+    /// The digest of an archive, read only when it is not the one seen last.
+    fn archive(&self, path: &Path) -> Result<ContentDigest> {
+        let at = GuestPath::root().join("archive");
+        let scan = self.scan(path, &at, &[], Modes::Kept, 0)?;
+        match scan.manifest.get(&at).map(|entry| &entry.kind) {
+            Some(Kind::File { digest, .. }) => Ok(*digest),
+            _ => Err(Error::recipe(format!("`{}` is not a file", path.display()))
+                .hint("`base.tar` takes an archive; for a directory use `base.dir`")),
+        }
+    }
+
+    fn check_sha256(&self, path: &Path, archive: ContentDigest, wanted: &str, recipe: &Path) -> Result<()> {
+        let found = match self.store.get_note("sha256", &archive.to_hex()) {
+            Some(found) => found,
+            None => {
+                let found = sha256_file(path)?;
+                self.store.put_note("sha256", &archive.to_hex(), &found)?;
+                found
+            }
+        };
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::recipe(format!(
+            "`{}` is not the archive that `{}` pins",
+            path.display(),
+            recipe.display()
+        ))
+        .because(format!("sha256 expected {wanted}, got {found}"))
+        .hint("fetch the pinned archive again, or change `sha256` if the new one is meant"))
+    }
+
+    fn input(&mut self, name: String, scan: Scan) -> NodeId {
+        let id = scan.manifest.id();
+        let work = Work::Input { id, manifest: Arc::new(scan.manifest), files: scan.files };
+        self.node(name, Definition::Layer { id }, work)
+    }
+
+    fn node(&mut self, name: String, definition: Definition, work: Work) -> NodeId {
+        self.nodes.push(Node { name, key: definition.key(), definition, work });
+        self.nodes.len() - 1
+    }
+
+    fn keys(&self, stack: &Stack) -> Vec<String> {
+        stack.nodes().into_iter().map(|node| self.nodes[node].key.to_hex()).collect()
+    }
+}
+
+/// Everything the step can see, with `stack` in the terms of the caller.
+pub fn document(step: &Step, host: Option<HostView>, stack: Vec<String>, epoch: i64) -> ActionDocument {
+    let mut env: BTreeMap<String, String> = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("TERM", "dumb"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_string(), value.to_string()))
+    .collect();
+    env.insert("SOURCE_DATE_EPOCH".to_string(), epoch.to_string());
+    if step.uid == 0 {
+        env.insert("HOME".to_string(), "/root".to_string());
+    }
+    env.extend(step.env.clone());
+    let mounts = step.mounts.iter().map(|mount| match mount.clone() {
+        Mount::Cache { at, id } => MountDoc::Cache { at, id },
+        Mount::Tmpfs { at } => MountDoc::Tmpfs { at },
+        Mount::Secret { at, name } => MountDoc::Secret { at, name },
+    });
+    ActionDocument {
+        contract: CONTRACT,
+        arch: std::env::consts::ARCH.to_string(),
+        host,
+        stack,
+        argv: step.argv.clone(),
+        env,
+        cwd: step.cwd.clone(),
+        user: UserDoc { uid: step.uid, gid: step.gid },
+        network: step.network,
+        mounts: mounts.collect(),
+        epoch,
+    }
+}

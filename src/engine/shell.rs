@@ -1,0 +1,144 @@
+//! A step's sandbox, opened for a person, and the logs of steps.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use super::plan::{NodeId, Plan};
+use super::planner::plan as make_plan;
+use super::state::Knowledge;
+use super::worker::Workshop;
+use super::{Observer, Request, Session, State, demand};
+use crate::digest::LayerId;
+use crate::error::{Class, Error, Result};
+use crate::key::ActionDocument;
+use crate::layer::prepare_upper;
+use crate::sandbox::Status;
+
+impl Session {
+    /// Runs a command (default: the step's shell) in a step's sandbox (default: the last step) with the
+    /// given stdio; its writes are discarded. Builds what is missing below first.
+    ///
+    /// # Errors
+    /// A step below that fails (class `Step`), and [`State::After`] of a step that has never run.
+    pub fn shell(
+        &mut self,
+        request: &Request,
+        state: State,
+        command: &[String],
+        stdio: [OwnedFd; 3],
+        env: &[(String, String)],
+        observer: &dyn Observer,
+    ) -> Result<Status> {
+        let plan = make_plan(&self.store, &request.recipe, &request.args)?;
+        let node = chosen(&plan, request)?;
+        let mut knowledge = Knowledge::new(&plan);
+        let goals = plan.needs(node);
+        let mut missing = demand::missing(&self.store, &plan, &request.cache, &goals, &knowledge)?;
+        // The layers below are going to be mounted, so they have to be there, whoever made them.
+        missing.push(node);
+        let (store, _, ids) = self.parts()?;
+        let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
+        missing.retain(|other| *other != node);
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
+        {
+            return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
+                .hint("the state of a step can be opened when all steps below it are there"));
+        }
+        let (store, executor, ids) = self.parts()?;
+        let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
+        let shop = Workshop {
+            store,
+            plan: &plan,
+            knowledge: &knowledge,
+            request,
+            executor,
+            ids,
+            observer,
+            stop: &AtomicBool::new(false),
+            running: Mutex::new(HashMap::new()),
+            importing: Mutex::new(()),
+            reasons: &|_, _| Vec::new(),
+        };
+        let mut layers = shop.resolver().layers(&step.stack)?;
+        shop.fetch(&step.stack.nodes())?;
+        let stack = layers.iter().map(LayerId::to_hex).collect();
+        let mut action = ActionDocument { stack, ..step.document.clone() };
+        let mut on_top = None;
+        if state == State::After {
+            let key = action.key();
+            let done = store.action(&key)?.map(|record| record.layer);
+            match (store.failed(&key), done) {
+                (Some(left), _) => on_top = Some(left),
+                (None, Some(layer)) if store.ready(&layer, ids)? => layers.push(layer),
+                _ => {
+                    return Err(Error::usage(format!("step `{}` has not run in this state", step.step.name))
+                        .hint("build the recipe first, or leave `--after` away to see what the step starts from"));
+                }
+            }
+        }
+        action.argv = match command {
+            [] => vec!["/bin/sh".to_string()],
+            command => command.to_vec(),
+        };
+        let run = store.new_run(ids)?;
+        prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
+        layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
+        let mut spec = shop.spec(step, action, layers, run.name())?;
+        spec.on_top = on_top;
+        spec.interactive = true;
+        spec.env_extra = env.to_vec();
+        let cancel = self.cancel.clone();
+        let (_, executor, _) = self.parts()?;
+        let sandbox = executor.spawn(&spec, stdio)?;
+        let killer = sandbox.killer();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use std::sync::atomic::Ordering::Relaxed;
+                while !done.load(Relaxed) {
+                    if cancel.load(Relaxed) {
+                        killer.kill();
+                    }
+                    std::thread::park_timeout(std::time::Duration::from_millis(50));
+                }
+            });
+            let outcome = sandbox.wait();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            Ok(outcome?.status)
+        })
+    }
+
+    /// The log of each step (or of `request.until` alone) that has run in its present state: name and text.
+    pub fn logs(&mut self, request: &Request) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut logs = Vec::new();
+        for explanation in self.explain(request)? {
+            let Some(key) = explanation.key.or(explanation.nearest) else { continue };
+            if let Some(text) = self.store.read_log(&key)? {
+                logs.push((explanation.step, text));
+            }
+        }
+        if logs.is_empty() {
+            let what =
+                request.until.as_deref().map_or("the recipe".to_string(), |step| format!("step `{step}`"));
+            return Err(Error::usage(format!("{what} of `{}` has no log yet", request.recipe.display()))
+                .hint("build it first"));
+        }
+        Ok(logs)
+    }
+}
+
+/// The step that was asked for; the last one of the recipe when none was.
+fn chosen(plan: &Plan, request: &Request) -> Result<NodeId> {
+    match &request.until {
+        Some(name) => plan.find_step(name),
+        None => plan
+            .root()
+            .steps
+            .last()
+            .copied()
+            .ok_or_else(|| Error::usage(format!("`{}` has no steps", request.recipe.display()))),
+    }
+}

@@ -1,0 +1,355 @@
+//! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::log::Capture;
+use super::plan::{NodeId, Plan, StepNode, Work};
+use super::redact::Redactor;
+use super::stack::{Resolver, copy_of, mountable};
+use super::state::{Knowledge, Known};
+use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
+use crate::base::import_tar;
+use crate::digest::{ActionKey, LayerId};
+use crate::error::{Class, Error, Result};
+use crate::key::{ActionDocument, MountDoc};
+use crate::layer::{IdShift, commit, prepare_upper};
+use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
+use crate::source::import;
+use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
+
+/// What all workers of a build share.
+pub struct Workshop<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What is known of its nodes.
+    pub knowledge: &'a Knowledge,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Who runs sandboxes.
+    pub executor: &'a Executor,
+    /// How guest ids lie on disk.
+    pub ids: IdShift,
+    /// Where events go.
+    pub observer: &'a dyn Observer,
+    /// Set when everything has to stop.
+    pub stop: &'a AtomicBool,
+    /// The sandboxes that run now.
+    pub running: Mutex<HashMap<NodeId, Killer>>,
+    /// Held while an input is copied in, so that two steps do not copy the same one.
+    pub importing: Mutex<()>,
+    /// Why each step that may run was not found, for the user.
+    pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+}
+
+/// How a node ended.
+pub enum Made {
+    /// Its layer is there.
+    Layer(Known),
+    /// Its command failed.
+    Failed(Known, Box<Failure>),
+}
+
+impl Workshop<'_> {
+    /// Makes the layer of a node whose needs are all known.
+    pub fn make(&self, node: NodeId) -> Result<Made> {
+        let began = Instant::now();
+        let layer = match &self.plan.nodes[node].work {
+            Work::Input { id, .. } => *id,
+            Work::Tar { path } => import_tar(self.store, path, self.ids)?,
+            Work::Output { from, stack, epoch } => {
+                let layers = self.resolver().layers(stack)?;
+                self.fetch(&stack.nodes())?;
+                copy_of(self.store, &layers, from, *epoch, self.ids).map_err(|e| self.in_recipe(node, e))?
+            }
+            Work::Step(step) => return self.step(node, step, began),
+        };
+        let known = Known {
+            layer,
+            action: None,
+            how: OutcomeKind::Executed,
+            wall_ms: began.elapsed().as_millis() as u64,
+        };
+        self.define(node, &known)?;
+        Ok(Made::Layer(known))
+    }
+
+    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
+        let hint = e.hint_text().map(str::to_string);
+        let out = Error::recipe(format!("cannot make {}", self.plan.nodes[node].name)).because(e);
+        match hint {
+            Some(hint) => out.hint(hint),
+            None => out,
+        }
+    }
+
+    /// What resolves stacks here, allowed to write.
+    pub fn resolver(&self) -> Resolver<'_> {
+        Resolver { plan: self.plan, knowledge: self.knowledge, store: self.store, ids: Some(self.ids) }
+    }
+
+    /// Copies in the inputs among `nodes` that the store does not have.
+    pub fn fetch(&self, nodes: &[NodeId]) -> Result<()> {
+        for node in nodes {
+            if let Work::Input { id, manifest, files } = &self.plan.nodes[*node].work {
+                if self.knowledge.is_ready(self.store, id, self.ids)? {
+                    continue;
+                }
+                let _one = self.importing.lock().unwrap_or_else(|e| e.into_inner());
+                if !self.knowledge.is_ready(self.store, id, self.ids)? {
+                    import(self.store, manifest, files, self.ids)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, node: NodeId, step: &StepNode, began: Instant) -> Result<Made> {
+        let layers = self.resolver().layers(&step.stack)?;
+        let action =
+            ActionDocument { stack: layers.iter().map(LayerId::to_hex).collect(), ..step.document.clone() };
+        let key = action.key();
+        let name = &self.plan.nodes[node].name;
+        let may_use = self.may_use_cache(node);
+        if may_use && let Some(known) = self.known_action(&key)? {
+            return self.cutoff(node, known);
+        }
+        if self.request.fail_on_miss {
+            return Err(self.miss(node, name, &action));
+        }
+        let mut waited = false;
+        let _lock = self.store.lock_action(
+            &key,
+            || {
+                waited = true;
+                self.observer.event(Event::Waiting { step: name.clone() });
+            },
+            || self.stop.load(Ordering::Relaxed),
+        )?;
+        if may_use || waited {
+            // Whoever held the lock may have made it in the meantime.
+            if let Some(known) = self.known_action(&key)? {
+                return self.cutoff(node, known);
+            }
+        }
+        self.fetch(&step.stack.nodes())?;
+        self.observer.event(Event::Started { step: name.clone(), key, why: (self.reasons)(node, &action) });
+        self.run(node, step, action, key, layers, began)
+    }
+
+    fn miss(&self, node: NodeId, name: &str, action: &ActionDocument) -> Error {
+        let reasons = (self.reasons)(node, action);
+        let error = Error::new(
+            Class::Difference,
+            format!("step `{name}` would have to run, and --fail-on-miss is set"),
+        )
+        .hint(format!("`isolith explain {}` says why", self.request.recipe.display()));
+        match reasons.is_empty() {
+            true => error,
+            false => error.because(reasons.join("; ")),
+        }
+    }
+
+    fn may_use_cache(&self, node: NodeId) -> bool {
+        may_use_cache(self.plan, &self.request.cache, node)
+    }
+
+    fn known_action(&self, key: &ActionKey) -> Result<Option<Known>> {
+        let Some(record) = self.store.action(key)? else { return Ok(None) };
+        if self.store.presence(&record.layer) == Presence::Missing {
+            return Ok(None);
+        }
+        if !self.knowledge.is_ready(self.store, &record.layer, self.ids)? {
+            return Ok(None);
+        }
+        Ok(Some(Known { layer: record.layer, action: Some(*key), how: OutcomeKind::CutoffHit, wall_ms: 0 }))
+    }
+
+    fn cutoff(&self, node: NodeId, known: Known) -> Result<Made> {
+        self.define(node, &known)?;
+        Ok(Made::Layer(known))
+    }
+
+    /// Records what a definition has turned out to make.
+    fn define(&self, node: NodeId, known: &Known) -> Result<()> {
+        self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
+    }
+
+    fn definition(&self, node: NodeId, known: &Known) -> Result<DefinitionRecord> {
+        let document = serde_json::to_value(&self.plan.nodes[node].definition)
+            .map_err(|e| Error::machine("a definition has no JSON form").because(e))?;
+        Ok(DefinitionRecord { document, action: known.action, layers: vec![known.layer] })
+    }
+
+    fn run(
+        &self,
+        node: NodeId,
+        step: &StepNode,
+        action: ActionDocument,
+        key: ActionKey,
+        layers: Vec<LayerId>,
+        began: Instant,
+    ) -> Result<Made> {
+        let name = &self.plan.nodes[node].name;
+        let below = self.resolver().view(&layers)?;
+        let run = self.store.new_run(self.ids)?;
+        prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
+        let spec = self.spec(step, action, layers, run.name())?;
+        if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
+            self.observer.event(Event::Warning {
+                message: format!("limits of step `{name}` cannot be enforced: {why} (hint: {fix})"),
+            });
+        }
+        let mut capture =
+            Capture::new(self.store, &key, Redactor::new(spec.secrets.iter().map(|secret| &*secret.value)));
+        let outcome = {
+            let (stdio, reader) = capture.pipes()?;
+            let sandbox = self.executor.spawn(&spec, stdio)?;
+            self.running.lock().unwrap_or_else(|e| e.into_inner()).insert(node, sandbox.killer());
+            if self.stop.load(Ordering::Relaxed) {
+                sandbox.killer().kill();
+            }
+            let outcome = std::thread::scope(|scope| {
+                let follow = scope.spawn(|| {
+                    capture
+                        .follow(reader, |line| self.observer.event(Event::Log { step: name.clone(), line }))
+                });
+                let outcome = sandbox.wait();
+                match follow.join() {
+                    Ok(read) => read?,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+                outcome
+            });
+            self.running.lock().unwrap_or_else(|e| e.into_inner()).remove(&node);
+            outcome?
+        };
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(interrupted());
+        }
+        let (log, tail) = capture.finish()?;
+        if outcome.status != Status::Exited(0) || outcome.limit.is_some() {
+            self.store.keep_failed(&key, run)?;
+            let known = Known {
+                layer: crate::layer::Manifest::empty_id(),
+                action: Some(key),
+                how: OutcomeKind::Failed,
+                wall_ms: began.elapsed().as_millis() as u64,
+            };
+            let failure = Failure {
+                step: name.clone(),
+                recipe: self.shown_recipe(step),
+                key,
+                status: outcome.status,
+                limit: outcome.limit,
+                log,
+                tail,
+            };
+            return Ok(Made::Failed(known, Box::new(failure)));
+        }
+        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
+            let hint = e.hint_text().map(str::to_string);
+            let error = Error::machine(format!("cannot keep what step `{name}` wrote")).because(e);
+            match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
+        let layer = self.store.add_layer(&run.upper(), &manifest)?;
+        drop(run);
+        self.store.drop_failed(&key)?;
+        let known = Known {
+            layer,
+            action: Some(key),
+            how: OutcomeKind::Executed,
+            wall_ms: began.elapsed().as_millis() as u64,
+        };
+        let record = ActionRecord {
+            action: spec.action,
+            layer,
+            usage: outcome.usage,
+            wall_ms: known.wall_ms,
+            finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64),
+            recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
+            step: step.step.name.clone(),
+        };
+        let definition = self.definition(node, &known)?;
+        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        Ok(Made::Layer(known))
+    }
+
+    /// The recipe file of a step as the user would name it.
+    fn shown_recipe(&self, step: &StepNode) -> PathBuf {
+        if step.recipe + 1 == self.plan.recipes.len() {
+            self.request.recipe.clone()
+        } else {
+            self.plan.recipes[step.recipe].recipe.path.clone()
+        }
+    }
+
+    /// The sandbox of a step, made from its action document and from where things are on this machine.
+    pub fn spec(
+        &self,
+        step: &StepNode,
+        action: ActionDocument,
+        layers: Vec<LayerId>,
+        run: &str,
+    ) -> Result<SandboxSpec> {
+        let mut caches = Vec::new();
+        let mut secrets = Vec::new();
+        for mount in &action.mounts {
+            match mount {
+                MountDoc::Cache { at, id } => {
+                    caches.push(CacheMount { at: at.clone(), dir: self.store.cache_mount(id, self.ids)? });
+                }
+                MountDoc::Secret { at, name } => {
+                    let value = self.request.secrets.get(name).cloned().ok_or_else(|| {
+                        Error::usage(format!(
+                            "step `{}` needs the secret `{name}`, which was not given",
+                            step.step.name
+                        ))
+                        .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`"))
+                    })?;
+                    secrets.push(SecretMount { at: at.clone(), value });
+                }
+                MountDoc::Tmpfs { .. } => {}
+            }
+        }
+        let view = self.resolver().view(&layers)?;
+        let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
+        Ok(SandboxSpec {
+            action,
+            layers: mountable(self.store, layers, self.ids)?,
+            on_top: None,
+            hidden_dirs,
+            run: run.to_string(),
+            caches,
+            secrets,
+            jobs,
+            limits: step.step.limits.clone(),
+            interactive: false,
+            env_extra: Vec::new(),
+        })
+    }
+}
+
+/// Whether a stored result may stand in for running a node.
+pub fn may_use_cache(plan: &Plan, policy: &CachePolicy, node: NodeId) -> bool {
+    match policy {
+        CachePolicy::Use => true,
+        CachePolicy::Ignore => plan.step(node).is_none_or(|step| step.recipe + 1 != plan.recipes.len()),
+        CachePolicy::IgnoreFrom(name) => !plan.is_or_follows(node, name),
+    }
+}
+
+/// The error of a call that was stopped.
+pub fn interrupted() -> Error {
+    Error::new(Class::Interrupted, "interrupted")
+}

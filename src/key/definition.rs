@@ -1,0 +1,42 @@
+//! What makes a layer, before anything has run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ActionDocument, canonical_json};
+use crate::digest::{DefinitionKey, LayerId};
+use crate::path::GuestPath;
+
+/// The definition document of one layer. Its key is known for every node of a plan before anything runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "makes", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Definition {
+    /// A layer whose id follows from its input alone (a local source, a `dir` base).
+    Layer {
+        /// The id.
+        id: LayerId,
+    },
+    /// The import of a tar archive.
+    Tar {
+        /// BLAKE3 of the archive file.
+        archive: crate::digest::ContentDigest,
+    },
+    /// A step. The document's `stack` holds definition keys.
+    Step {
+        /// The action document with definition keys for layer ids.
+        document: Box<ActionDocument>,
+    },
+    /// A subtree of a finished stack.
+    Output {
+        /// What becomes its root.
+        from: GuestPath,
+        /// Definition keys of the stack, lowest first.
+        stack: Vec<String>,
+    },
+}
+
+impl Definition {
+    /// The key: a digest of the document's canonical JSON.
+    pub fn key(&self) -> DefinitionKey {
+        DefinitionKey::of_document(&canonical_json(self))
+    }
+}

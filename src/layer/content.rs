@@ -1,0 +1,79 @@
+//! The digest of a file on disk, on all threads, in memory that does not grow with the file.
+//!
+//! BLAKE3 is a tree: a large file is cut where the tree cuts it, the pieces are read and hashed in parallel,
+//! and their chaining values merged (section 2.1 of the BLAKE3 paper). Unlike a mapping, reading leaves
+//! nothing of the file in the process.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root};
+use blake3::{Hasher, hazmat::merge_subtrees_root};
+
+use crate::digest::ContentDigest;
+
+/// How much one thread reads and hashes at a time: fits the second-level cache.
+const PIECE: u64 = 256 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE as usize]);
+}
+
+/// The digest of the first `size` bytes of a file; an error when it has fewer.
+pub(super) fn digest(file: BorrowedFd, size: u64) -> io::Result<ContentDigest> {
+    if size <= PIECE {
+        return with_piece(file, 0, size, ContentDigest::of);
+    }
+    let left = left_subtree_len(size);
+    let (left, right) = rayon::join(|| subtree(file, 0, left), || subtree(file, left, size - left));
+    Ok(ContentDigest::from_bytes(*merge_subtrees_root(&left?, &right?, Mode::Hash).as_bytes()))
+}
+
+fn subtree(file: BorrowedFd, offset: u64, len: u64) -> io::Result<ChainingValue> {
+    if len <= PIECE {
+        return with_piece(file, offset, len, |bytes| {
+            Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
+        });
+    }
+    let left = left_subtree_len(len);
+    let (left, right) =
+        rayon::join(|| subtree(file, offset, left), || subtree(file, offset + left, len - left));
+    Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash))
+}
+
+/// Calls `f` with `len` bytes (at most [`PIECE`]) from `offset` on.
+fn with_piece<T>(file: BorrowedFd, offset: u64, len: u64, f: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let piece = &mut buffer[..len as usize];
+        let mut done = 0;
+        while done < piece.len() {
+            match rustix::io::pread(file, &mut piece[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(f(piece))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn is_plain_blake3_at_every_size() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..5 * PIECE + 1234).map(|i| (i * 31 % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        for size in [0, 1, 1024, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 1024, 5 * PIECE + 1234] {
+            let digest = digest(file.as_fd(), size).unwrap();
+            assert_eq!(digest, ContentDigest::of(&bytes[..size as usize]), "{size}");
+        }
+        assert!(digest(file.as_fd(), 6 * PIECE).is_err());
+    }
+}

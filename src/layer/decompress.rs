@@ -1,0 +1,78 @@
+//! Undoes the compression of an archive, told from its first bytes.
+
+use std::io::{self, Cursor, Read};
+
+use crate::error::{Error, Result};
+
+/// The plain bytes of a gzip, xz or zstd stream (several in a row count as one), or of a plain one.
+/// bzip2 is an error.
+pub fn decompress(mut reader: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>> {
+    let failed = |why: io::Error| Error::machine("cannot decompress the archive").because(why);
+    let mut magic = Vec::new();
+    (&mut reader).take(6).read_to_end(&mut magic).map_err(failed)?;
+    let is = |start: &[u8]| magic.starts_with(start);
+    let (gzip, xz, bzip2) = (is(&[0x1f, 0x8b]), is(b"\xfd7zXZ\0"), is(b"BZh"));
+    // A frame, or a skippable frame in front of one (RFC 8878).
+    let skippable = magic.len() >= 4 && magic[0] & 0xf0 == 0x50 && magic[1..4] == [0x2a, 0x4d, 0x18];
+    let zstd = is(&[0x28, 0xb5, 0x2f, 0xfd]) || skippable;
+    let whole = Cursor::new(magic).chain(reader);
+    Ok(if gzip {
+        Box::new(flate2::read::MultiGzDecoder::new(whole))
+    } else if xz {
+        Box::new(liblzma::read::XzDecoder::new_multi_decoder(whole))
+    } else if zstd {
+        Box::new(zstd::stream::read::Decoder::new(whole).map_err(failed)?)
+    } else if bzip2 {
+        return Err(Error::machine("the archive is compressed with bzip2, which is not supported")
+            .hint("compress it with gzip, xz or zstd, or not at all"));
+    } else {
+        Box::new(whole)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let mut out = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn plain(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        decompress(Cursor::new(bytes)).unwrap().read_to_end(&mut out).map(|_| out)
+    }
+
+    #[test]
+    fn every_format_also_in_several_parts() {
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+        let skippable = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(b"one")].concat();
+        assert_eq!(plain(skippable).unwrap(), b"one");
+        for pack in [gzip as fn(&[u8]) -> Vec<u8>, xz, zstd, <[u8]>::to_vec] {
+            assert_eq!(plain([pack(b"one"), pack(b"two")].concat()).unwrap(), b"onetwo");
+        }
+        assert_eq!(plain(Vec::new()).unwrap(), b"");
+        assert_eq!(plain(b"\x1f".to_vec()).unwrap(), b"\x1f");
+        assert!(decompress(&b"BZh91AY"[..]).is_err());
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let bytes: Vec<u8> =
+            (0..100_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        for packed in [gzip(&bytes), xz(&bytes), zstd::encode_all(&bytes[..], 1).unwrap()] {
+            for keep in [packed.len() / 2, packed.len() - 1] {
+                assert!(plain(packed[..keep].to_vec()).is_err(), "{:x?} {keep}", &packed[..4]);
+            }
+        }
+    }
+}

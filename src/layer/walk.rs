@@ -1,0 +1,210 @@
+//! The walk of a commit: visits what overlayfs left in an upper directory, in parallel and each thing once,
+//! takes overlayfs's notes away and tells what is new.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
+
+use super::below::Below;
+use super::canonical::Node;
+use super::disk;
+use super::traverse::{Dir, Name, Visitor, traverse};
+use super::{Entry, IdShift, Kind, Xattrs};
+use crate::error::{Error, Result};
+use crate::path::GuestPath;
+
+/// What a walk needs to know.
+pub(super) struct Walk<'a> {
+    /// The time that everything gets.
+    pub times: Timestamps,
+    /// The sandbox's ids.
+    pub ids: IdShift,
+    /// Where the lower layers begin.
+    pub root: Below<'a>,
+}
+
+/// What is known of an upper directory.
+pub(super) struct Place<'a> {
+    below: Below<'a>,
+    /// True in and below an opaque directory: what lower layers have does not show through.
+    hidden: bool,
+}
+
+impl<'a> Visitor for Walk<'a> {
+    type Context = Place<'a>;
+    type Item = Result<Node>;
+
+    fn descend(&self, dir: &Dir<Place<'a>>, path: &GuestPath) -> Place<'a> {
+        Place { below: dir.context.below.child(path), hidden: dir.context.hidden }
+    }
+
+    fn directory(
+        &self,
+        dir: &mut Dir<Place<'a>>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
+        strip(dir.fd.as_fd(), &attributes.foreign)?;
+        let kind = Kind::Dir { opaque: false };
+        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind)?;
+        items.push(Ok(self.node(entry, None, &dir.context.below)));
+        dir.context.hidden |= attributes.opaque;
+        if dir.context.hidden {
+            self.make_hidden_explicit(dir, names, items)?;
+        }
+        Ok(())
+    }
+
+    fn other(
+        &self,
+        dir: &Dir<Place<'a>>,
+        name: &CStr,
+        path: &GuestPath,
+        kind: FileType,
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let fd = dir.fd.as_fd();
+        let below = dir.context.below.child(path);
+        let path = path.clone();
+        match kind {
+            FileType::RegularFile | FileType::Fifo => {
+                items.extend(self.file(fd, name, path, kind, &below)?.map(Ok));
+            }
+            FileType::Symlink => items.push(Ok(self.symlink(fd, name, path, &below)?)),
+            FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name)?) => {
+                items.extend(self.whiteout(fd, name, path, &below)?.map(Ok));
+            }
+            // A socket means something only while its process lives.
+            FileType::Socket => remove(fd, name)?,
+            _ => items
+                .push(Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
+                    .hint("let the step remove it again; devices come with an imported base"))),
+        }
+        Ok(())
+    }
+
+    fn failed(&self, path: &GuestPath, why: io::Error) -> Result<Node> {
+        Err(failed("read", path, why))
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// All nodes of an upper directory, in no order. Afterwards whiteouts of nothing and sockets are gone from
+    /// disk, opaque directories have whiteouts of what they hid instead, and all but the directories have
+    /// their time.
+    pub fn nodes(&self, upper: OwnedFd) -> Result<Vec<Node>> {
+        traverse(self, upper, Place { below: self.root.clone(), hidden: false }).into_iter().collect()
+    }
+
+    /// A file or fifo; none when it stands for a whiteout of nothing.
+    fn file(
+        &self,
+        dir: BorrowedFd,
+        name: &CStr,
+        path: GuestPath,
+        kind: FileType,
+        below: &Below,
+    ) -> io::Result<Option<Node>> {
+        let file = disk::open(dir, name, OFlags::empty())?;
+        let (stat, attributes) = disk::look_at(&file, self.ids)?;
+        if attributes.whiteout && stat.st_size == 0 {
+            remove(dir, name)?;
+            disk::make_whiteout(dir, name.to_bytes(), self.ids)?;
+            return self.whiteout(dir, name, path, below);
+        }
+        strip(file.as_fd(), &attributes.foreign)?;
+        let kind = match kind {
+            FileType::Fifo => Kind::Fifo,
+            _ => disk::file_kind(file.as_fd(), &stat)?,
+        };
+        rustix::fs::futimens(&file, &self.times)?;
+        let entry = disk::entry(path, &stat, self.ids, attributes.kept, kind)?;
+        Ok(Some(self.node(entry, disk::shared_inode(&stat), below)))
+    }
+
+    fn symlink(&self, dir: BorrowedFd, name: &CStr, path: GuestPath, below: &Below) -> io::Result<Node> {
+        let stat = disk::stat(dir, name)?;
+        let kind = disk::symlink_kind(dir, name)?;
+        rustix::fs::utimensat(dir, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)?;
+        let entry = disk::entry(path, &stat, self.ids, Xattrs::new(), kind)?;
+        Ok(self.node(entry, disk::shared_inode(&stat), below))
+    }
+
+    /// A whiteout; none, and gone, when there is nothing below that it could hide.
+    fn whiteout(
+        &self,
+        dir: BorrowedFd,
+        name: &CStr,
+        path: GuestPath,
+        below: &Below,
+    ) -> io::Result<Option<Node>> {
+        if below.node().is_some() {
+            return Ok(Some(Node::whiteout(path)));
+        }
+        remove(dir, name)?;
+        Ok(None)
+    }
+
+    /// Replaces what an opaque directory says in one word by a whiteout for each name that it hides.
+    fn make_hidden_explicit(
+        &self,
+        dir: &Dir<Place>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let lower = dir.context.below.names();
+        if lower.is_empty() {
+            return Ok(());
+        }
+        let here: HashSet<&[u8]> = names.iter().map(|(name, _)| name.to_bytes()).collect();
+        for name in lower.into_iter().filter(|name| !here.contains(name)) {
+            disk::make_whiteout(dir.fd.as_fd(), name, self.ids)?;
+            items.push(Ok(Node::whiteout(dir.path.join(name))));
+        }
+        Ok(())
+    }
+
+    /// A node with the layer's time, kept unless it equals what lies below.
+    fn node(&self, entry: Entry, inode: Option<u64>, below: &Below) -> Node {
+        let entry = Entry { mtime: self.times.last_modification.tv_sec, ..entry };
+        let kept = match below.node() {
+            Some(lower) => !same(&entry, lower),
+            None if entry.path.is_root() => !same(&entry, &Entry::plain_root(entry.mtime)),
+            None => true,
+        };
+        Node { entry, inode, kept }
+    }
+}
+
+/// Whether a step sees no difference between the two, apart from times.
+fn same(new: &Entry, lower: &Entry) -> bool {
+    let kind = match (&new.kind, &lower.kind) {
+        (Kind::Dir { .. }, Kind::Dir { .. }) => true,
+        (new, lower) => new == lower,
+    };
+    kind && (new.mode, new.uid, new.gid) == (lower.mode, lower.uid, lower.gid) && new.xattrs == lower.xattrs
+}
+
+/// Takes attributes off that are not part of a layer. Those of security modules stay if they have to.
+fn strip(file: BorrowedFd, names: &[CString]) -> io::Result<()> {
+    for name in names {
+        match rustix::fs::fremovexattr(file, name.as_c_str()) {
+            Err(error) if name.to_bytes().starts_with(b"user.") => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove(dir: BorrowedFd, name: &CStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+/// An error about one path of what a step wrote.
+pub(super) fn failed(verb: &str, path: &GuestPath, why: io::Error) -> Error {
+    Error::machine(format!("cannot {verb} `{path}` while committing a layer")).because(why)
+}

@@ -1,0 +1,85 @@
+//! `[base]`: what the steps start from.
+
+use super::context::Kind;
+use super::inputs;
+use super::model::Base;
+use super::reader::{Table, Value};
+use crate::path::GuestPath;
+
+const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `recipe`";
+
+/// Reads the base. Where it is broken something harmless stands in for it.
+pub fn read(top: &mut Table<'_>) -> Base {
+    let hint = "add `[base]` with one of `scratch = true`, `host`, `dir`, `tar`, `recipe`";
+    let Some(value) = top.required("base", hint) else { return Base::Scratch };
+    let Some(mut table) = value.table("write `[base]` and below it `scratch = true`, for example") else {
+        return Base::Scratch;
+    };
+    let cx = table.cx;
+    let kinds = ["scratch", "host", "dir", "tar", "recipe"];
+    let mut given: Vec<Value<'_>> = kinds.into_iter().filter_map(|kind| table.take(kind)).collect();
+    given.sort_by_key(|value| value.key_span.start);
+    if given.is_empty() {
+        table.missing(kinds, "the base is of no known kind", KINDS);
+    }
+    table.finish();
+    if let [first, second, ..] = &given[..] {
+        let message = format!("two bases: `{}` and `{}`", first.key, second.key);
+        cx.error(&second.key_span, message, KINDS);
+    }
+    given.first().and_then(read_kind).unwrap_or(Base::Scratch)
+}
+
+fn read_kind(value: &Value<'_>) -> Option<Base> {
+    let cx = value.cx;
+    match value.key {
+        "scratch" => {
+            if !value.boolean()? {
+                cx.error(&value.span, "`scratch` can only be true", KINDS);
+            }
+            Some(Base::Scratch)
+        }
+        "host" => host(value),
+        "dir" => Some(Base::Dir { path: cx.host_path(&value.string()?, Kind::Directory)? }),
+        "tar" => tar(value),
+        _ => Some(Base::Recipe { path: cx.host_path(&value.string()?, Kind::File)? }),
+    }
+}
+
+fn host(value: &Value<'_>) -> Option<Base> {
+    let cx = value.cx;
+    let texts = value.strings()?;
+    if texts.is_empty() {
+        let hint = "name the directories to show: `host = [\"/usr\", \"/bin\", \"/lib\", \"/lib64\"]`";
+        cx.error(&value.span, "`host` shows nothing", hint);
+    }
+    let mut paths: Vec<GuestPath> = Vec::new();
+    for text in &texts {
+        let Some(path) = cx.guest_path(text) else { continue };
+        if inputs::is_reserved(&path) {
+            let hint = "name the directories that hold programs, such as `/usr` and `/bin`";
+            cx.error(&text.span, format!("the `host` base cannot show `{path}`"), hint);
+        } else if paths.contains(&path) {
+            cx.error(&text.span, format!("`{path}` is listed twice"), "take one of the two out");
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    Some(Base::Host { paths })
+}
+
+fn tar(value: &Value<'_>) -> Option<Base> {
+    let cx = value.cx;
+    let mut table = value.table("write `tar = { path = \"rootfs.tar.gz\" }`")?;
+    let path = table.required_string("path", "name the archive: `tar = { path = \"rootfs.tar.gz\" }`");
+    let sha256 = table.string("sha256").and_then(|text| {
+        let digest = cx.expand(&text)?;
+        if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let hint = "give 64 hexadecimal digits, as `sha256sum` prints them";
+            cx.error(&text.span, "this is not a SHA-256 digest", hint);
+        }
+        Some(digest.to_ascii_lowercase())
+    });
+    table.finish();
+    Some(Base::Tar { path: cx.host_path(&path?, Kind::File)?, sha256 })
+}

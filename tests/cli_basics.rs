@@ -1,0 +1,110 @@
+//! What the command does without running anything: starters, settings, mistakes, exit codes.
+
+mod common;
+
+use std::process::Stdio;
+
+use common::{World, modes};
+
+fn world() -> World {
+    World::new(modes()[0])
+}
+
+#[test]
+fn init_writes_a_starter_and_never_overwrites() {
+    let world = world();
+    let run = world.isolith(&["init"]);
+    assert_eq!(run.code, 0, "{run}");
+    let written = std::fs::read_to_string(world.path("work/recipe.toml")).unwrap();
+    assert!(written.contains("[[step]]"));
+
+    world.write("recipe.toml", "mine");
+    let run = world.isolith(&["init"]);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(run.stderr.contains("exists already") && run.stderr.contains("hint:"), "{run}");
+    assert_eq!(std::fs::read_to_string(world.path("work/recipe.toml")).unwrap(), "mine");
+    assert_eq!(world.isolith(&["init", "other.toml"]).code, 0);
+}
+
+#[test]
+fn the_store_is_where_the_strongest_says() {
+    let mut world = world();
+    let path = |world: &World, args: &[&str]| {
+        let run = world.isolith(&[&["store", "path"], args].concat());
+        assert_eq!(run.code, 0, "{run}");
+        run.stdout.trim_end().to_owned()
+    };
+    let at = |world: &World, name: &str| world.path(name).to_str().unwrap().to_owned();
+    assert_eq!(path(&world, &[]), at(&world, "home/cache/isolith"));
+    world.write("isolith.toml", "store = 'here'\n");
+    assert_eq!(path(&world, &[]), at(&world, "work/here"));
+    world.env.insert("ISOLITH_STORE".into(), at(&world, "env"));
+    assert_eq!(path(&world, &[]), at(&world, "env"));
+    assert_eq!(path(&world, &["--store", "flag"]), at(&world, "work/flag"));
+
+    let run = world.isolith(&["store", "info"]);
+    assert_eq!(run.code, 0, "{run}");
+    assert!(run.stdout.contains("environment variable ISOLITH_STORE"), "{run}");
+    let run = world.isolith(&["store", "info", "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(info["holds"]["layers"], 0, "{run}");
+}
+
+#[test]
+fn mistakes_have_exit_codes_places_and_hints() {
+    let world = world();
+    for args in [&["build"][..], &["frobnicate"], &["build", "x.toml", "--jobs", "0"]] {
+        assert_eq!(world.isolith(args).code, 2, "{args:?}");
+    }
+
+    let run = world.isolith(&["build", "absent.toml"]);
+    assert_eq!(run.code, 3, "{run}");
+    assert!(run.stderr.starts_with("error: ") && run.stderr.contains("absent.toml"), "{run}");
+
+    world.write("wrong.toml", "name = \"x\"\n[base]\nscratch = true\n[[stpe]]\n");
+    let run = world.isolith(&["build", "wrong.toml"]);
+    assert_eq!(run.code, 3, "{run}");
+    assert!(run.stderr.contains("wrong.toml:4:3"), "no place: {run}");
+    assert!(run.stderr.contains("step"), "no nearest word: {run}");
+    assert_eq!(run.stdout, "", "{run}");
+
+    world.write("isolith.toml", "stroe = 'x'\n");
+    let run = world.isolith(&["store", "path"]);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(run.stderr.contains("isolith.toml:1:1") && run.stderr.contains("`store`"), "{run}");
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_a_mistake_of_the_caller() {
+    let world = world();
+    world.write("r.toml", "name = \"r\"\n[base]\nscratch = true\n[[step]]\nname = \"a\"\nargs = [\"/x\"]\n");
+    let run = world.isolith(&["build", "r.toml", "--secret", "NOT_SET"]);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(run.stderr.contains("NOT_SET") && run.stderr.contains("hint:"), "{run}");
+    let run = world.isolith(&["build", "r.toml", "--secret", "T=hunter2"]);
+    assert_eq!(run.code, 2, "a value on the command line: {run}");
+}
+
+#[test]
+fn completions_know_every_subcommand() {
+    let world = world();
+    for shell in ["bash", "zsh", "fish"] {
+        let run = world.isolith(&["completions", shell]);
+        assert_eq!(run.code, 0, "{run}");
+        for command in ["build", "explain", "log", "shell", "export", "store", "doctor", "init"] {
+            assert!(run.stdout.contains(command), "{shell}: {command}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_the_command_quietly() {
+    let world = world();
+    let mut command = world.command();
+    command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("panicked") && !stderr.contains("error"), "{stderr}");
+}
