@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::command::Command;
 use super::job::Job;
-use super::rootfs::{self, Parts};
+use super::parts::Parts;
 use super::wire::{self, Report};
-use super::{Status, Usage};
+use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
 use crate::key::Network;
 use crate::sys::{self, fd, privilege, process, socket};

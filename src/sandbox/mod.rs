@@ -11,6 +11,7 @@ mod hints;
 pub mod ids;
 mod init;
 mod job;
+mod parts;
 mod rootfs;
 mod seccomp;
 mod server;
