@@ -89,7 +89,7 @@ fn a_layer_of_foreign_ids_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let id = add_layer(&store, "file", b"content");
-    let others = isolith::layer::IdShift { offset: ids().offset + 100_000 };
+    let others = isolith::layer::IdShift::by(ids().offset + 100_000);
     assert!(!store.ready(&id, others).unwrap());
     assert_eq!(store.presence(&id), Presence::Missing);
 }

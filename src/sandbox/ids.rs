@@ -81,7 +81,7 @@ pub fn enter() -> Result<IdShift> {
         IdPlan::Direct(shift) => shift,
         IdPlan::Holder { uids, gids } => {
             hold(uids, gids)?;
-            IdShift { offset: 1 }
+            IdShift::by(1)
         }
     };
     Ok(*ENTERED.get_or_init(|| shift))
@@ -95,7 +95,7 @@ pub(super) fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<Id
     };
     let rest = maps[0].iter().map(|(start, len)| start.saturating_add(*len).saturating_sub(COUNT));
     let all = own.into_iter().chain([ROOT_DEFAULT]).chain(rest);
-    all.filter(|at| *at > 0).find(|at| maps.iter().all(|map| mapped(map, *at))).map(|offset| IdShift { offset }).ok_or_else(
+    all.filter(|at| *at > 0).find(|at| maps.iter().all(|map| mapped(map, *at))).map(IdShift::by).ok_or_else(
         || {
             Error::machine(format!("this user namespace has no {COUNT} ids beside its own root to map into a sandbox"))
                 .hint("start the container that isolith runs in with a larger id range, for example `podman run --userns=auto:size=131072`")
