@@ -33,6 +33,7 @@ pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};
 pub use manifest::{Children, Manifest, ManifestError};
+pub use owners::StackOwners;
 pub use merge::{Conflict, Part, merge};
 pub use pack::pack;
 pub use place::{Owners, place};

@@ -143,9 +143,9 @@ pub struct StackOwners {
 }
 
 impl StackOwners {
-    /// Of this stack.
-    pub fn of(view: &View) -> StackOwners {
-        let mut owners = StackOwners::default();
+    /// Adds what is in a stack.
+    pub fn with(mut self, view: &View) -> StackOwners {
+        let owners = &mut self;
         let entries = view.layers().iter().flat_map(|layer| layer.entries());
         for entry in entries.filter(|entry| (entry.uid, entry.gid) != (0, 0)) {
             owners.any = true;
@@ -176,7 +176,7 @@ impl StackOwners {
         }
         owners.bare.sort();
         owners.bare.dedup();
-        owners
+        self
     }
 
     /// Adds what the list of a failed step says about the state it left in `upper`.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use super::SandboxSpec;
 use super::job::Job;
+use super::supervisor::Tether;
 use crate::error::{Error, Result};
 use crate::key::UserDoc;
 use crate::sys::process::{self, Strings};
@@ -103,13 +104,15 @@ pub(super) struct Command {
     programs: Vec<CString>,
     cwd: CString,
     user: UserDoc,
+    /// Whether it can drop the caller's other groups.
+    drop_groups: bool,
     interactive: bool,
     name: String,
 }
 
 impl Command {
     /// Makes the working directory and gathers everything that needs memory. Runs in the root of the sandbox.
-    pub(super) fn prepare(spec: &SandboxSpec) -> Result<Command> {
+    pub(super) fn prepare(spec: &SandboxSpec, recorded: bool) -> Result<Command> {
         let action = &spec.action;
         let root = fd::open_path(fd::here(), c"/")?;
         let cwd = cstring(format!("/{}", String::from_utf8_lossy(action.cwd.as_bytes())))?;
@@ -141,20 +144,26 @@ impl Command {
             programs,
             cwd,
             user: action.user,
+            drop_groups: !recorded,
             interactive: spec.interactive,
             name,
         })
     }
 
     /// In the command's own process: becomes the command. Returns only when something before that failed.
-    pub(super) fn run(self, job: &Job, filter: &[Instruction]) -> Error {
-        match self.become_step(job, filter) {
+    pub(super) fn run(self, job: &Job, filter: &[Instruction], tether: Option<&Tether<'_>>) -> Error {
+        match self.become_step(job, filter, tether) {
             Err(e) => e.into(),
             Ok(()) => self.exec(),
         }
     }
 
-    fn become_step(&self, job: &Job, filter: &[Instruction]) -> Result<(), SysError> {
+    fn become_step(
+        &self,
+        job: &Job,
+        filter: &[Instruction],
+        tether: Option<&Tether<'_>>,
+    ) -> Result<(), SysError> {
         process::new_session()?;
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
@@ -164,8 +173,10 @@ impl Command {
             stdio[0] = fd::open_in_root(fd::here(), c"dev/null", libc::O_RDONLY, 0)?.into_raw_fd();
         }
         fd::set_stdio(stdio)?;
-        // The report pipe closes itself at execve.
-        fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd()])?;
+        // The report pipe and the tether close themselves at execve.
+        let mut keep = vec![0, 1, 2, job.result.as_raw_fd()];
+        keep.extend(tether.map(Tether::descriptor));
+        fd::close_all_but(&keep)?;
         if self.interactive && process::is_terminal(fd::stdin()) {
             match process::take_terminal(fd::stdin()) {
                 // It is the controlling terminal of another session and stays so: no job control then.
@@ -181,10 +192,11 @@ impl Command {
         privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
         let user = &self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid)?;
+        privilege::become_user(user.uid, user.gid, self.drop_groups)?;
         privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
-        seccomp::load(filter)
+        seccomp::load(filter)?;
+        tether.map_or(Ok(()), Tether::attach)
     }
 
     /// Tries the places of PATH like a shell: the first that exists and may be executed. Failing is the step's

@@ -20,6 +20,7 @@ pub struct Executor {
     socket: Option<Mutex<OwnedFd>>,
     pid: i32,
     store: PathBuf,
+    ids: IdShift,
 }
 
 impl Executor {
@@ -43,7 +44,7 @@ impl Executor {
             server::run(theirs, &store, ids);
         };
         drop(theirs);
-        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store };
+        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store, ids };
         match executor.exchange(None, &[])?.0 {
             Reply::Ready => Ok(executor),
             Reply::Failed(failure) => Err(failure.into()),
@@ -55,6 +56,10 @@ impl Executor {
     /// interactive: that is `/dev/null`. What fails while the sandbox sets itself up is reported by
     /// [`Sandbox::wait`].
     pub fn spawn(&self, spec: &SandboxSpec, stdio: [OwnedFd; 3]) -> Result<Sandbox> {
+        let user = &spec.action.user;
+        if self.ids.recorded && (user.uid, user.gid) != (0, 0) {
+            return Err(super::ids::no_such_user(user.uid, user.gid));
+        }
         let cgroup = Cgroup::create(&spec.limits)?;
         let body = socket::memory_file(&wire::encode(spec))?;
         let (report, result) = socket::pipe()?;

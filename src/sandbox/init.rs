@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::command::Command;
 use super::job::Job;
 use super::parts::Parts;
+use super::supervisor::{self, Supervisor};
 use super::wire::{self, Report};
 use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub(super) struct Origin<'a> {
     pub(super) filter: &'a [sys::seccomp::Instruction],
     /// Which network namespace it is in.
     pub(super) network: Network,
+    /// There is one id only, and owners are recorded.
+    pub(super) recorded: bool,
 }
 
 /// Runs one sandbox; this process ends here, and with it every other process in it.
@@ -39,8 +42,9 @@ pub(super) fn run(origin: Origin<'_>) -> ! {
     let ready = guarded(|| get_ready(&origin));
     // Without work, or when the executor is gone, there is nobody to tell.
     let Ok(Some(job)) = guarded(|| Job::receive(origin.from)) else { process::exit(1) };
-    let report =
-        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&job, ready)?))).and_then(supervise);
+    let started =
+        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&job, ready, origin.recorded)?)));
+    let report = started.and_then(|(command, supervisor)| guarded(|| supervise(command, supervisor)));
     tell(job.result.as_fd(), &report.unwrap_or_else(|e| Report::Failed(e.into())));
     process::exit(0)
 }
@@ -79,18 +83,18 @@ fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
     if socket::receive(origin.from.as_fd(), &mut [0; 16])?.is_none() {
         process::exit(1);
     }
-    privilege::become_user(0, 0)?;
+    privilege::become_user(0, 0, !origin.recorded)?;
     // From here no change of credentials follows that would undo this. The parent may have died before.
     process::die_with_parent()?;
     if fd::wait_readable([origin.executor.as_fd()], Some(Duration::ZERO))?[0] {
         process::exit(1);
     }
     process::set_undumpable()?;
-    Ok(Ready { parts: Parts::make()?, clocks })
+    Ok(Ready { parts: Parts::make(origin.recorded)?, clocks })
 }
 
 /// Everything before the command exists.
-fn set_up(job: &Job, ready: Ready) -> Result<Command> {
+fn set_up(job: &Job, ready: Ready, recorded: bool) -> Result<(Command, Option<Supervisor>)> {
     if let Some(hold) = &job.hold
         && fd::read(hold.as_fd(), &mut [0])? == 0
     {
@@ -100,8 +104,9 @@ fn set_up(job: &Job, ready: Ready) -> Result<Command> {
     process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
     start_clocks(ready.clocks)?;
     let spec = job.read_spec()?;
+    let supervisor = Supervisor::of(&spec, recorded)?;
     rootfs::enter(&spec, &job.host, ready.parts)?;
-    Command::prepare(&spec)
+    Ok((Command::prepare(&spec, recorded)?, supervisor))
 }
 
 /// Missing in libc.
@@ -122,27 +127,37 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 }
 
 /// Starts the command; its process id.
-fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<i32> {
+fn start(
+    origin: &Origin<'_>,
+    job: &Job,
+    (command, supervisor): (Command, Option<Supervisor>),
+) -> Result<(i32, Option<Supervisor>)> {
+    let tether = supervisor.as_ref().map(Supervisor::tether);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
-        let failed = command.run(job, origin.filter);
+        let failed = command.run(job, origin.filter, tether.as_ref());
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
         125
     })?;
-    // Nothing of the machine stays open here but the pipe for the report.
-    fd::close_all_but(&[job.result.as_raw_fd()])?;
-    privilege::set_capabilities(CAP_KILL)?;
-    Ok(child)
+    // Nothing of the machine stays open here but the pipe for the report, and what is supervised with.
+    let mut keep = supervisor.as_ref().map(Supervisor::keeps).unwrap_or_default();
+    keep.push(job.result.as_raw_fd());
+    fd::close_all_but(&keep)?;
+    privilege::set_capabilities(CAP_KILL | if supervisor.is_some() { supervisor::CAPABILITIES } else { 0 })?;
+    Ok((child, supervisor))
 }
 
 /// Reaps until the command has ended, then ends and reaps the rest.
-fn supervise(command: i32) -> Result<Report> {
-    let status = loop {
-        match process::wait(-1, true)? {
-            Some((pid, ended)) if pid == command => break ended,
-            Some(_) => {}
-            None => return Err(Error::machine("the command of a sandbox has vanished")),
-        }
+fn supervise(command: i32, mut supervisor: Option<Supervisor>) -> Result<Report> {
+    let status = match &mut supervisor {
+        Some(supervisor) => supervisor.serve(command)?,
+        None => loop {
+            match process::wait(-1, true)? {
+                Some((pid, ended)) if pid == command => break ended,
+                Some(_) => {}
+                None => return Err(Error::machine("the command of a sandbox has vanished")),
+            }
+        },
     };
     loop {
         match process::wait(-1, false)? {
@@ -154,6 +169,9 @@ fn supervise(command: i32) -> Result<Report> {
                 }
             }
         }
+    }
+    if let Some(supervisor) = &mut supervisor {
+        supervisor.end()?;
     }
     let (user_us, system_us, max_rss) = process::children_usage();
     let status = match status {

@@ -18,6 +18,7 @@ mod server;
 mod skeleton;
 mod spec;
 mod stage;
+mod supervisor;
 mod wire;
 
 pub use executor::{Executor, Killer, Sandbox};

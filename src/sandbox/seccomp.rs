@@ -156,6 +156,34 @@ pub(super) fn program() -> Vec<Instruction> {
     p
 }
 
+/// A filter that asks the supervisor about these calls, and runs `first` before. What [`program`] denies stays
+/// denied: of several filters the sternest verdict counts.
+pub(super) fn notifying(first: &[Instruction], calls: &[libc::c_long]) -> Vec<Instruction> {
+    let mut p = vec![load(NR)];
+    p.extend_from_slice(first);
+    p.extend(calls.iter().flat_map(|call| [jump_eq(*call as u32, 0, 1), ret(libc::SECCOMP_RET_USER_NOTIF)]));
+    p.push(ret(ALLOW));
+    p
+}
+
+/// A call returns 0 and does nothing: always, or when the low half of its first argument is this.
+pub(super) fn always_zero(call: libc::c_long, first: Option<u32>) -> Vec<Instruction> {
+    match first {
+        None => vec![jump_eq(call as u32, 0, 1), ret(fail(0))],
+        Some(value) => {
+            let body = [jump_eq(value, 0, 1), ret(fail(0)), ret(ALLOW)];
+            let mut p = Vec::new();
+            on_argument(&mut p, call, 0, &body);
+            p
+        }
+    }
+}
+
+/// A call that the kernel does not seem to have.
+pub(super) fn not_there(call: libc::c_long) -> Vec<Instruction> {
+    vec![jump_eq(call as u32, 0, 1), ret(fail(libc::ENOSYS))]
+}
+
 /// A piece of program that returns the verdict on these calls, sorted by number, and allows all others.
 fn search(calls: &[(u32, i32)]) -> Vec<Instruction> {
     if calls.len() <= RUN {

@@ -1,0 +1,237 @@
+//! Owners, where the sandbox has one id only: every `chown` is recorded, and every `stat` shows the record.
+//!
+//! What the kernel does besides (look-up, errors, clearing of setuid bits and capabilities, the change time, the
+//! copy into the upper layer) it still does: the call is carried out on the real object with the one id.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use super::callee::{Named, Resolver};
+use super::records::{Records, hands_down};
+use super::{Asked, Feature, failed, groups, xattrs};
+use crate::error::Result;
+use crate::layer::{IdShift, StackOwners, owners};
+use crate::sandbox::{SandboxSpec, seccomp};
+use crate::sys::notify::{self, Answer};
+use crate::sys::seccomp::Instruction;
+use crate::sys::{cstring, fd, privilege};
+
+/// The value of an id argument that keeps the id.
+const KEEP: u32 = u32::MAX;
+
+/// The feature.
+pub(super) struct Ids {
+    stack: StackOwners,
+    /// The file that takes what stands nowhere else at the end.
+    list: OwnedFd,
+    /// Since the start.
+    state: Option<State>,
+}
+
+/// What is known while the step runs.
+pub(super) struct State {
+    pub(super) records: Records,
+    pub(super) resolver: Resolver,
+}
+
+impl Ids {
+    /// Opens the list in the run directory. The root is still the stage.
+    pub(super) fn prepare(spec: &SandboxSpec) -> Result<Ids> {
+        let root = fd::open_path(fd::here(), c"/")?;
+        let path = cstring(format!("tmp/{}/{}", spec.run, owners::LIST))?;
+        let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
+        let list = fd::open_in_root(root.as_fd(), &path, flags, 0o600)?;
+        Ok(Ids { stack: spec.owners.clone(), list, state: None })
+    }
+}
+
+/// What a call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chown,
+    Stat,
+    Statx,
+    Chmod,
+    Rename,
+    Link,
+    ChangeRoot,
+    ListAttributes,
+    NamedAttribute { write: bool },
+}
+
+/// Every call that is asked about.
+const CALLS: &[(libc::c_long, Kind)] = &[
+    (libc::SYS_fchown, Kind::Chown),
+    (libc::SYS_fchownat, Kind::Chown),
+    (libc::SYS_fstat, Kind::Stat),
+    (libc::SYS_newfstatat, Kind::Stat),
+    (libc::SYS_statx, Kind::Statx),
+    (libc::SYS_fchmod, Kind::Chmod),
+    (libc::SYS_fchmodat, Kind::Chmod),
+    (FCHMODAT2, Kind::Chmod),
+    (libc::SYS_renameat, Kind::Rename),
+    (libc::SYS_renameat2, Kind::Rename),
+    (libc::SYS_linkat, Kind::Link),
+    (libc::SYS_chroot, Kind::ChangeRoot),
+    (libc::SYS_listxattr, Kind::ListAttributes),
+    (libc::SYS_llistxattr, Kind::ListAttributes),
+    (libc::SYS_flistxattr, Kind::ListAttributes),
+    (libc::SYS_getxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_lgetxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_fgetxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_setxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_lsetxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_fsetxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_removexattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_lremovexattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_fremovexattr, Kind::NamedAttribute { write: false }),
+];
+
+/// Those that newer architectures never had.
+#[cfg(target_arch = "x86_64")]
+const OLD_CALLS: &[(libc::c_long, Kind)] = &[
+    (libc::SYS_chown, Kind::Chown),
+    (libc::SYS_lchown, Kind::Chown),
+    (libc::SYS_stat, Kind::Stat),
+    (libc::SYS_lstat, Kind::Stat),
+    (libc::SYS_chmod, Kind::Chmod),
+    (libc::SYS_rename, Kind::Rename),
+    (libc::SYS_link, Kind::Link),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_CALLS: &[(libc::c_long, Kind)] = &[];
+
+/// Missing in libc.
+pub(super) const FCHMODAT2: libc::c_long = 452;
+
+/// Linux 6.13's calls on extended attributes by directory: programs have the older ones.
+const NOT_THERE: [libc::c_long; 4] = [463, 464, 465, 466];
+
+impl Feature for Ids {
+    fn calls(&self) -> Vec<libc::c_long> {
+        CALLS.iter().chain(OLD_CALLS).map(|(nr, _)| *nr).collect()
+    }
+
+    /// The kernel does not let the step drop the caller's other groups; it does not see them, either. To drop
+    /// them all succeeds, since that is how it looks.
+    fn filter(&self) -> Vec<Instruction> {
+        let mut p = seccomp::always_zero(libc::SYS_getgroups, None);
+        p.extend(seccomp::always_zero(libc::SYS_setgroups, Some(0)));
+        p.extend(NOT_THERE.iter().flat_map(|nr| seccomp::not_there(*nr)));
+        p
+    }
+
+    fn keeps(&self) -> Vec<RawFd> {
+        vec![self.list.as_raw_fd()]
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        // Each owner that is kept in memory takes a descriptor.
+        let (_, most) = privilege::limit(libc::RLIMIT_NOFILE)?;
+        privilege::set_limit(libc::RLIMIT_NOFILE, most, most)?;
+        let resolver = Resolver::new().map_err(|e| failed("open(\"/\", O_PATH)", e))?;
+        self.state = Some(State { records: Records::of(&self.stack), resolver });
+        Ok(())
+    }
+
+    fn answer(&mut self, asked: &Asked<'_>) -> Answer {
+        let nr = asked.call.nr;
+        let found = CALLS.iter().chain(OLD_CALLS).find(|(call, _)| *call == nr);
+        let (Some((_, kind)), Some(state)) = (found, &mut self.state) else { return Answer::Continue };
+        match kind {
+            Kind::Chown => state.chown(asked),
+            Kind::ChangeRoot => {
+                state.resolver.chrooted = true;
+                Answer::Continue
+            }
+            Kind::NamedAttribute { write } => xattrs::named(state, asked, *write),
+            // Most steps never get past this.
+            _ if state.records.is_empty() => Answer::Continue,
+            Kind::Stat | Kind::Statx => state.stat(asked, *kind == Kind::Statx),
+            Kind::ListAttributes => xattrs::list(state, asked),
+            Kind::Chmod => groups::chmod(state, asked),
+            Kind::Rename => groups::rename(state, asked),
+            Kind::Link => groups::link(state, asked),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut list = std::fs::File::from(self.list.try_clone().map_err(|e| failed("dup", e))?);
+        list.write_all(&state.records.list()).map_err(|e| failed("write the list of owners", e))
+    }
+}
+
+impl State {
+    fn chown(&mut self, asked: &Asked<'_>) -> Answer {
+        let (named, at) = match asked.call.nr {
+            libc::SYS_fchown => (Named::Fd(asked.int(0)), 1),
+            libc::SYS_fchownat => (Named::at(asked, 0, 1, asked.int(4)), 2),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_chown => (Named::path(asked, 0, true), 1),
+            _ => (Named::path(asked, 0, false), 1),
+        };
+        let (uid, gid) = (asked.int(at) as u32, asked.int(at + 1) as u32);
+        let Some(object) = self.resolver.open(asked, named) else { return Answer::Continue };
+        let exists = |id| id == KEEP || id <= IdShift::MAX_GUEST;
+        if !exists(uid) || !exists(gid) {
+            return Answer::Fail(libc::EINVAL);
+        }
+        if !asked.is_waiting() {
+            return Answer::Continue;
+        }
+        match self.change(object, uid, gid) {
+            Ok(()) => Answer::Value(0),
+            Err(errno) => Answer::Fail(errno),
+        }
+    }
+
+    fn change(&mut self, object: OwnedFd, uid: u32, gid: u32) -> std::result::Result<(), i32> {
+        let object = object.as_fd();
+        let stat = rustix::fs::fstat(object).map_err(|e| e.raw_os_error())?;
+        let before = self.records.owner(object);
+        let kept = before.unwrap_or((0, 0));
+        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
+        let errno = |e: rustix::io::Errno| e.raw_os_error();
+        if hands_down(&stat) && owner.1 != kept.1 {
+            self.records.settle(object).map_err(errno)?;
+        }
+        let one = |id| if id == KEEP { KEEP } else { 0 };
+        notify::chown_open(object, one(uid), one(gid)).map_err(|e| e.errno())?;
+        if (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some()) {
+            self.records.set(object, owner).map_err(errno)?;
+        }
+        if hands_down(&stat) && owner.1 != 0 {
+            self.records.share(object);
+        }
+        Ok(())
+    }
+
+    fn stat(&mut self, asked: &Asked<'_>, extended: bool) -> Answer {
+        let (named, to) = match asked.call.nr {
+            libc::SYS_fstat => (Named::Fd(asked.int(0)), 1),
+            libc::SYS_newfstatat => (Named::at(asked, 0, 1, asked.int(3)), 2),
+            libc::SYS_statx => (Named::at(asked, 0, 1, asked.int(2)), 4),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_stat => (Named::path(asked, 0, true), 1),
+            _ => (Named::path(asked, 0, false), 1),
+        };
+        let Some(object) = self.resolver.open(asked, named) else { return Answer::Continue };
+        let Some(owner) = self.records.owner(object.as_fd()) else { return Answer::Continue };
+        let bytes = match extended {
+            true => {
+                let flags = asked.int(2) & (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC);
+                notify::statx_bytes(object.as_fd(), flags, asked.int(3) as u32, owner)
+            }
+            false => notify::stat_bytes(object.as_fd(), owner),
+        };
+        if !asked.is_waiting() {
+            return Answer::Continue;
+        }
+        let written = bytes.and_then(|bytes| notify::write_memory(asked.call.pid, asked.call.args[to], &bytes));
+        match written {
+            Ok(()) => Answer::Value(0),
+            Err(e) => Answer::Fail(e.errno()),
+        }
+    }
+}
