@@ -130,9 +130,9 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 fn start(
     origin: &Origin<'_>,
     job: &Job,
-    (command, supervisor): (Command, Option<Supervisor>),
+    (command, mut supervisor): (Command, Option<Supervisor>),
 ) -> Result<(i32, Option<Supervisor>)> {
-    let tether = supervisor.as_ref().map(Supervisor::tether);
+    let tether = supervisor.as_ref().and_then(Supervisor::tether);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
         let failed = command.run(job, origin.filter, tether.as_ref());
@@ -140,7 +140,7 @@ fn start(
         125
     })?;
     // Nothing of the machine stays open here but the pipe for the report, and what is supervised with.
-    let mut keep = supervisor.as_ref().map(Supervisor::keeps).unwrap_or_default();
+    let mut keep = supervisor.as_mut().map(Supervisor::keeps).unwrap_or_default();
     keep.push(job.result.as_raw_fd());
     fd::close_all_but(&keep)?;
     privilege::set_capabilities(CAP_KILL | if supervisor.is_some() { supervisor::CAPABILITIES } else { 0 })?;

@@ -77,7 +77,8 @@ pub(super) struct Supervisor {
     features: Vec<Box<dyn Feature>>,
     /// Where the listener comes from the command, and how it gets there.
     ours: OwnedFd,
-    theirs: OwnedFd,
+    /// Until the command has started.
+    theirs: Option<OwnedFd>,
 }
 
 /// What the command needs to be supervised.
@@ -111,18 +112,20 @@ impl Supervisor {
             return Ok(None);
         }
         let (ours, theirs) = socket::pair()?;
-        Ok(Some(Supervisor { features, ours, theirs }))
+        Ok(Some(Supervisor { features, ours, theirs: Some(theirs) }))
     }
 
-    /// For the command.
-    pub(super) fn tether(&self) -> Tether<'_> {
+    /// For the command, before it starts.
+    pub(super) fn tether(&self) -> Option<Tether<'_>> {
         let calls: Vec<_> = self.features.iter().flat_map(|feature| feature.calls()).collect();
         let extra: Vec<_> = self.features.iter().flat_map(|feature| feature.filter()).collect();
-        Tether { program: seccomp::notifying(&extra, &calls), to: self.theirs.as_fd() }
+        Some(Tether { program: seccomp::notifying(&extra, &calls), to: self.theirs.as_ref()?.as_fd() })
     }
 
-    /// Descriptors of this process that are still needed when the command has started.
-    pub(super) fn keeps(&self) -> Vec<RawFd> {
+    /// When the command has started: descriptors of this process that are still needed.
+    pub(super) fn keeps(&mut self) -> Vec<RawFd> {
+        // With this open here, the end of a command that did not come that far would go unnoticed.
+        self.theirs = None;
         let own = self.features.iter().flat_map(|feature| feature.keeps());
         own.chain([self.ours.as_raw_fd()]).collect()
     }
