@@ -240,12 +240,12 @@ fn ctrl_c_stops_the_sandboxes_and_keeps_what_is_finished() {
         let store = store.to_str().unwrap();
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
             let mut child = world.spawn(&["build", "recipe.toml", "--progress", "json", "--store", store]);
-            let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let asleep = lines.by_ref().map_while(Result::ok).any(|line| line.contains("\"sleeping\""));
             assert!(asleep, "the slow step never ran");
-            kill_process(Pid::from_child(&child.0), signal).unwrap();
+            kill_process(Pid::from_child(&child), signal).unwrap();
             let last = lines.map_while(Result::ok).last().unwrap_or_default();
-            assert_eq!(child.0.wait().unwrap().code(), Some(130), "{signal:?}");
+            assert_eq!(child.wait().unwrap().code(), Some(130), "{signal:?}");
             assert_eq!(last_event(&last)["status"], "failed", "{last}");
             world.assert_clean();
         }
@@ -263,8 +263,8 @@ fn a_reader_that_goes_away_stops_the_build() {
         let store = world.store();
         let flags = ["build", "recipe.toml", "--progress", "json", "--store", store.to_str().unwrap()];
         let mut child = world.spawn(&flags);
-        drop(child.0.stdout.take());
-        assert_eq!(child.0.wait().unwrap().code(), Some(130));
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
         world.assert_clean();
     });
 }

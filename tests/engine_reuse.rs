@@ -238,7 +238,10 @@ fn a_failed_step_is_never_cached_and_can_be_entered() {
             let err = &build.run.stderr;
             assert!(err.contains("exited with status 7"), "{err}");
             assert!(err.contains("  71\n") && !err.contains("  70\n"), "the last 30 lines: {err}");
-            assert!(err.contains("isolith shell recipe.toml:bad --store ") && err.contains(" --after"), "{err}");
+            assert!(
+                err.contains("isolith shell recipe.toml:bad --store ") && err.contains(" --after"),
+                "{err}"
+            );
         }
         let store = world.store();
         let store = store.to_str().unwrap();

@@ -38,8 +38,8 @@ fn twenty_processes_run_each_action_once() {
         for mut process in running {
             use std::io::Read;
             let mut text = String::new();
-            process.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-            assert!(process.0.wait().unwrap().success(), "{text}");
+            process.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+            assert!(process.wait().unwrap().success(), "{text}");
             let events: Vec<serde_json::Value> =
                 text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
             waited += usize::from(events.iter().any(|e| e["event"] == "waiting"));
@@ -75,8 +75,8 @@ fn kill_at(world: &World, moments: usize) {
         let mut victim =
             world.spawn(&["build", "recipe.toml", "--store", store, "--no-cache", "--progress", "json"]);
         std::thread::sleep(moment);
-        victim.0.kill().unwrap();
-        victim.0.wait().unwrap();
+        victim.kill().unwrap();
+        victim.wait().unwrap();
         if round % 10 == 9 {
             let build = world.isolith(&["build", "recipe.toml", "--store", store, "--progress", "quiet"]);
             assert_eq!(build.code, 0, "killed after {moment:?}: {build}");
@@ -114,15 +114,14 @@ fn an_interrupted_build_ends_at_once_and_keeps_what_is_done() {
         let args = ["build", "recipe.toml", "--store", store.to_str().unwrap(), "--progress", "json"];
         for outcome in ["executed", "hit"] {
             let mut running = world.spawn(&args);
-            let mut lines =
-                std::io::BufRead::lines(std::io::BufReader::new(running.0.stdout.take().unwrap()));
+            let mut lines = std::io::BufRead::lines(std::io::BufReader::new(running.stdout.take().unwrap()));
             let started = |line: &String| line.contains("\"started\"") && line.contains("\"long\"");
             assert!(lines.any(|line| started(&line.unwrap())));
-            let pid = nix::unistd::Pid::from_raw(running.0.id() as i32);
+            let pid = nix::unistd::Pid::from_raw(running.id() as i32);
             let began = std::time::Instant::now();
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
             let rest: Vec<String> = lines.map(|l| l.unwrap()).collect();
-            let status = running.0.wait().unwrap();
+            let status = running.wait().unwrap();
             assert_eq!(status.code(), Some(130), "{rest:?}");
             assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
             let last: serde_json::Value = serde_json::from_str(rest.last().unwrap()).unwrap();

@@ -13,6 +13,7 @@ use super::{Observer, Request, Session, State, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
+use crate::layer::prepare_upper;
 use crate::sandbox::Status;
 
 impl Session {
@@ -83,6 +84,7 @@ impl Session {
             command => command.to_vec(),
         };
         let run = store.new_run(ids)?;
+        prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
         let mut spec = shop.spec(step, action, layers, run.name())?;
         spec.on_top = on_top;

@@ -16,7 +16,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, commit};
+use crate::layer::{IdShift, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
@@ -198,6 +198,7 @@ impl Workshop<'_> {
         let name = &self.plan.nodes[node].name;
         let below = self.resolver().view(&layers)?;
         let run = self.store.new_run(self.ids)?;
+        prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
             self.observer.event(Event::Warning {
