@@ -171,8 +171,11 @@ fn only_ours(dir: &Path) -> bool {
 }
 
 fn descends_from_us(pid: u32) -> bool {
-    if pid <= 1 || pid == std::process::id() {
-        return pid > 1;
+    if pid == std::process::id() {
+        return true;
+    }
+    if pid <= 1 {
+        return false;
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Behind the name, which is in parentheses and may hold anything: the state, then the parent.
