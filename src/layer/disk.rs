@@ -5,7 +5,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::{Entry, IdShift, Kind, Xattrs, content, xattrs};
@@ -23,6 +25,17 @@ pub(super) fn open(dir: BorrowedFd, name: &CStr, flags: OFlags) -> io::Result<Ow
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?),
+        done => Ok(done?),
+    }
+}
+
+/// Opens the directory at a path of the layer whose tree is at `root`, for reading.
+pub(super) fn open_below(root: BorrowedFd, path: &GuestPath) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let open = |flags| rustix::fs::openat2(root, path.as_relative(), flags, Mode::empty(), resolve);
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => Ok(open(flags)?),
         done => Ok(done?),
     }
 }

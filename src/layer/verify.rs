@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -30,7 +30,7 @@ pub struct Damage {
 /// Anything that cannot be read is damage, too.
 pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage> {
     let path = GuestPath::root();
-    let failed = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
+    let failed = |why: io::Error| damage(&GuestPath::root(), format!("cannot be read: {why}"));
     let root = disk::open_root(fs).map_err(failed)?;
     if manifest.is_empty() {
         let names = disk::names(root.as_fd()).map_err(failed)?;
@@ -38,10 +38,17 @@ pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage
         return extra.map_or(Ok(()), |extra| Err(damage(&extra, "is not part of the layer")));
     }
     let (mut nodes, mut damages) = (Vec::new(), Vec::new());
-    for seen in directory(root, GuestPath::root(), ids) {
-        match seen {
-            Ok(node) => nodes.push(node),
-            Err(damage) => damages.push(damage),
+    // Level by level: no stack or set of open files grows with the depth.
+    let mut level = vec![path];
+    while !level.is_empty() {
+        let seen: Vec<Seen> = level.par_iter().flat_map(|path| directory(root.as_fd(), path, ids)).collect();
+        level.clear();
+        for seen in seen {
+            match seen {
+                Seen::Node(node) => nodes.push(node),
+                Seen::Dir(path) => level.push(path),
+                Seen::Bad(damage) => damages.push(damage),
+            }
         }
     }
     nodes.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
@@ -119,22 +126,33 @@ fn kind_detail(kind: &Kind) -> String {
     }
 }
 
-/// What is at one path; an error when it cannot be in a layer.
-type Seen = Result<Node, Damage>;
+/// Something on the way through a tree.
+enum Seen {
+    /// What is at a path.
+    Node(Node),
+    /// A directory that is to be looked at.
+    Dir(GuestPath),
+    /// What cannot be in a layer.
+    Bad(Damage),
+}
 
-/// A directory and everything below it, in no order.
-fn directory(dir: OwnedFd, path: GuestPath, ids: IdShift) -> Vec<Seen> {
-    let looked = disk::look_at(&dir, ids).and_then(|looked| Ok((looked, disk::names(dir.as_fd())?)));
-    let ((stat, attributes), names) = match looked {
+/// A directory and what is in it, in no order.
+fn directory(root: BorrowedFd, path: &GuestPath, ids: IdShift) -> Vec<Seen> {
+    let looked = disk::open_below(root, path).and_then(|dir| {
+        let looked = disk::look_at(&dir, ids)?;
+        let names = disk::names(dir.as_fd())?;
+        Ok((dir, looked, names))
+    });
+    let (dir, (stat, attributes), names) = match looked {
         Ok(looked) => looked,
-        Err(why) => return vec![unreadable(&path, why)],
+        Err(why) => return vec![unreadable(path, why)],
     };
-    let below = names.par_iter().flat_map_iter(|(name, _)| {
+    let inside = names.par_iter().flat_map_iter(|(name, _)| {
         let path = path.join(name.to_bytes());
         child(dir.as_fd(), name, &path, ids).unwrap_or_else(|why| vec![unreadable(&path, why)])
     });
-    let mut seen: Vec<Seen> = below.collect();
-    seen.extend(node(path, &stat, ids, attributes.kept, Kind::Dir { opaque: attributes.opaque }));
+    let mut seen: Vec<Seen> = inside.collect();
+    seen.extend(node(path.clone(), &stat, ids, attributes.kept, Kind::Dir { opaque: attributes.opaque }));
     seen
 }
 
@@ -142,9 +160,7 @@ fn child(dir: BorrowedFd, name: &CStr, path: &GuestPath, ids: IdShift) -> io::Re
     let stat = disk::stat(dir, name)?;
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            return Ok(directory(disk::open(dir, name, OFlags::DIRECTORY)?, path.clone(), ids));
-        }
+        FileType::Directory => return Ok(vec![Seen::Dir(path.clone())]),
         kind @ (FileType::RegularFile | FileType::Fifo) => {
             let file = disk::open(dir, name, OFlags::empty())?;
             let attributes = disk::attributes(file.as_fd(), ids)?;
@@ -156,11 +172,11 @@ fn child(dir: BorrowedFd, name: &CStr, path: &GuestPath, ids: IdShift) -> io::Re
         }
         FileType::Symlink => (disk::symlink_kind(dir, name)?, Xattrs::new()),
         FileType::CharacterDevice if disk::is_whiteout(&stat) => {
-            return Ok(vec![Ok(Node::whiteout(path.clone()))]);
+            return Ok(vec![Seen::Node(Node::whiteout(path.clone()))]);
         }
         FileType::CharacterDevice => (Kind::CharDevice { major, minor }, Xattrs::new()),
         FileType::BlockDevice => (Kind::BlockDevice { major, minor }, Xattrs::new()),
-        _ => return Ok(vec![Err(damage(path, "is a socket, which no layer has"))]),
+        _ => return Ok(vec![Seen::Bad(damage(path, "is a socket, which no layer has"))]),
     };
     Ok(node(path.clone(), &stat, ids, xattrs, kind).collect())
 }
@@ -173,14 +189,14 @@ fn node(
     kind: Kind,
 ) -> impl Iterator<Item = Seen> + use<> {
     let uneven =
-        (stat.st_mtime_nsec != 0).then(|| Err(damage(&path, "has an mtime that is no whole second")));
+        (stat.st_mtime_nsec != 0).then(|| Seen::Bad(damage(&path, "has an mtime that is no whole second")));
     let seen = match disk::entry(path.clone(), stat, ids, xattrs, kind) {
-        Ok(entry) => Ok(Node { entry, inode: disk::shared_inode(stat), kept: true }),
+        Ok(entry) => Seen::Node(Node { entry, inode: disk::shared_inode(stat), kept: true }),
         Err(why) => unreadable(&path, why),
     };
     [seen].into_iter().chain(uneven)
 }
 
 fn unreadable(path: &GuestPath, why: io::Error) -> Seen {
-    Err(damage(path, format!("cannot be read: {why}")))
+    Seen::Bad(damage(path, format!("cannot be read: {why}")))
 }

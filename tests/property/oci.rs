@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -81,37 +80,58 @@ struct Member {
     data: Vec<u8>,
 }
 
-fn members(archive: &[u8]) -> Vec<Member> {
-    let mut archive = tar::Archive::new(archive);
-    let read = |entry: std::io::Result<tar::Entry<&[u8]>>| {
-        let mut entry = entry.unwrap();
-        let mut mtime = entry.header().mtime().unwrap() as i64;
-        let mut xattrs = BTreeMap::new();
-        for record in entry.pax_extensions().unwrap().into_iter().flatten() {
-            let record = record.unwrap();
-            if let Some(name) = record.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-                xattrs.insert(name.to_vec(), record.value_bytes().to_vec());
-            } else if record.key_bytes() == b"mtime" {
-                mtime = record.value().unwrap().parse().unwrap();
-            }
+/// Reads ustar headers and pax records (POSIX.1-2017, "pax Interchange Format"). The `tar` crate cannot read
+/// names with newlines in them.
+fn members(mut archive: &[u8]) -> Vec<Member> {
+    let mut members = Vec::new();
+    let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    while archive[..512].iter().any(|b| *b != 0) {
+        let (header, rest) = archive.split_at(512);
+        let text = |field: std::ops::Range<usize>| header[field].split(|b| *b == 0).next().unwrap().to_vec();
+        let number = |field: std::ops::Range<usize>| match &text(field)[..] {
+            b"" => 0,
+            digits => u64::from_str_radix(std::str::from_utf8(digits).unwrap().trim(), 8).unwrap(),
+        };
+        let size = number(124..136) as usize;
+        let data = rest[..size].to_vec();
+        archive = &rest[size.next_multiple_of(512)..];
+        if header[156] == b'x' {
+            records = pax(&data);
+            continue;
         }
-        let mut data = Vec::new();
-        entry.read_to_end(&mut data).unwrap();
-        let header = entry.header();
-        let number = |field: std::io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
-        Member {
-            path: PathBuf::from(OsStr::from_bytes(&entry.path_bytes())),
-            kind: header.entry_type(),
-            mode: header.mode().unwrap(),
-            owner: (header.uid().unwrap() as u32, header.gid().unwrap() as u32),
-            mtime,
-            link: entry.link_name_bytes().map(|link| link.to_vec()).unwrap_or_default(),
-            device: (number(header.device_major()), number(header.device_minor())),
-            xattrs,
+        let mut said = |key: &[u8]| records.remove(key);
+        let path = said(b"path").unwrap_or_else(|| text(0..100));
+        let link = said(b"linkpath").unwrap_or_else(|| text(157..257));
+        let mtime = said(b"mtime").map(|time| String::from_utf8(time).unwrap().parse().unwrap());
+        let attribute =
+            |(key, value): (Vec<u8>, Vec<u8>)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value));
+        members.push(Member {
+            path: PathBuf::from(OsStr::from_bytes(&path)),
+            kind: EntryType::new(header[156]),
+            mode: number(100..108) as u32,
+            owner: (number(108..116) as u32, number(116..124) as u32),
+            mtime: mtime.unwrap_or(number(136..148) as i64),
+            link,
+            device: (number(329..337) as u32, number(337..345) as u32),
+            xattrs: std::mem::take(&mut records).into_iter().filter_map(attribute).collect(),
             data,
-        }
-    };
-    archive.entries().unwrap().map(read).collect()
+        });
+    }
+    members
+}
+
+/// `LENGTH KEY=VALUE\n`, over and over.
+fn pax(mut data: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut records = BTreeMap::new();
+    while !data.is_empty() {
+        let space = data.iter().position(|b| *b == b' ').unwrap();
+        let length: usize = std::str::from_utf8(&data[..space]).unwrap().parse().unwrap();
+        let record = data[space + 1..length].strip_suffix(b"\n").unwrap();
+        let equals = record.iter().position(|b| *b == b'=').unwrap();
+        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+        data = &data[length..];
+    }
+    records
 }
 
 /// Owner, attributes, mode and time, and nothing of what was there before.
