@@ -125,7 +125,8 @@ impl Context {
         Settings::load(&self.surroundings.env, &flags)
     }
 
-    /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it.
+    /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing
+    /// open it themselves: those signals may just end them.
     fn session(&self, settings: &Settings) -> Result<Session> {
         let session = Session::open(&settings.store.value)?;
         signals::cancel_on_signals(session.cancel_flag());

@@ -23,6 +23,9 @@ impl Session {
         let began = Instant::now();
         let plan = plan(&self.store, &request.recipe, &request.args)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
+        if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
+            plan.find_step(name)?;
+        }
         observer.event(Event::Planned { steps: names(&plan, until) });
         let mut knowledge = Knowledge::new(&plan);
         let result = self.come_by(request, &plan, until, &mut knowledge, observer);
@@ -65,10 +68,10 @@ impl Session {
                 observer.event(Event::Step(step_report(&plan.nodes[node].name, known, true)));
             }
         }
-        if !missing.is_empty() {
-            if let Some(failure) = self.make(request, plan, missing, knowledge, observer)? {
-                return Ok(End::Failed(failure));
-            }
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, plan, missing, knowledge, observer)?
+        {
+            return Ok(End::Failed(failure));
         }
         if until.is_some() {
             return Ok(End::Done(Vec::new(), BTreeMap::new()));

@@ -12,6 +12,7 @@ pub mod inspect;
 mod log;
 mod plan;
 mod planner;
+mod redact;
 mod schedule;
 mod session;
 mod shell;

@@ -13,6 +13,7 @@ use super::{Observer, Request, Session, State, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
+use crate::layer::prepare_upper;
 use crate::sandbox::Status;
 
 impl Session {
@@ -40,11 +41,11 @@ impl Session {
         let (store, _, ids) = self.parts()?;
         let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
         missing.retain(|other| *other != node);
-        if !missing.is_empty() {
-            if let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)? {
-                return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
-                    .hint("the state of a step can be opened when all steps below it are there"));
-            }
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
+        {
+            return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
+                .hint("the state of a step can be opened when all steps below it are there"));
         }
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
@@ -83,6 +84,7 @@ impl Session {
             command => command.to_vec(),
         };
         let run = store.new_run(ids)?;
+        prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
         let mut spec = shop.spec(step, action, layers, run.name())?;
         spec.on_top = on_top;

@@ -158,6 +158,16 @@ pub(super) fn times(seconds: i64) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
+/// True for the times that every file system keeps as they are; others may be moved to the nearest one.
+pub(super) fn is_plain_time(seconds: i64) -> bool {
+    (0..1 << 31).contains(&seconds)
+}
+
+/// The error about a time that came out as another one.
+pub(super) fn wrong_time(seconds: i64) -> io::Error {
+    io::Error::other(format!("this file system has no time {seconds} (seconds since 1970)"))
+}
+
 /// Makes a whiteout, owned like everything the sandbox's root makes.
 pub(super) fn make_whiteout(dir: BorrowedFd, name: &[u8], ids: IdShift) -> io::Result<()> {
     rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?;
@@ -184,7 +194,11 @@ pub(super) fn dress(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result
         }
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(entry.mode)))?;
-    Ok(rustix::fs::futimens(file, &times(entry.mtime))?)
+    rustix::fs::futimens(file, &times(entry.mtime))?;
+    if !is_plain_time(entry.mtime) && rustix::fs::fstat(file)?.st_mtime != entry.mtime {
+        return Err(wrong_time(entry.mtime));
+    }
+    Ok(())
 }
 
 /// Opens the directory at `path` on the host.

@@ -21,6 +21,7 @@ mod place;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
+mod traverse;
 mod unpack;
 mod verify;
 mod view;

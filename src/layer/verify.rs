@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rayon::prelude::*;
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::canonical::{self, Node};
 use super::disk;
+use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Manifest, Xattrs};
 use crate::path::GuestPath;
 
@@ -38,7 +38,7 @@ pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage
         return extra.map_or(Ok(()), |extra| Err(damage(&extra, "is not part of the layer")));
     }
     let (mut nodes, mut damages) = (Vec::new(), Vec::new());
-    for seen in directory(root, GuestPath::root(), ids) {
+    for seen in traverse(&Look { ids }, root, ()) {
         match seen {
             Ok(node) => nodes.push(node),
             Err(damage) => damages.push(damage),
@@ -122,47 +122,68 @@ fn kind_detail(kind: &Kind) -> String {
 /// What is at one path; an error when it cannot be in a layer.
 type Seen = Result<Node, Damage>;
 
-/// A directory and everything below it, in no order.
-fn directory(dir: OwnedFd, path: GuestPath, ids: IdShift) -> Vec<Seen> {
-    let looked = disk::look_at(&dir, ids).and_then(|looked| Ok((looked, disk::names(dir.as_fd())?)));
-    let ((stat, attributes), names) = match looked {
-        Ok(looked) => looked,
-        Err(why) => return vec![unreadable(&path, why)],
-    };
-    let below = names.par_iter().flat_map_iter(|(name, _)| {
-        let path = path.join(name.to_bytes());
-        child(dir.as_fd(), name, &path, ids).unwrap_or_else(|why| vec![unreadable(&path, why)])
-    });
-    let mut seen: Vec<Seen> = below.collect();
-    seen.extend(node(path, &stat, ids, attributes.kept, Kind::Dir { opaque: attributes.opaque }));
-    seen
+struct Look {
+    ids: IdShift,
 }
 
-fn child(dir: BorrowedFd, name: &CStr, path: &GuestPath, ids: IdShift) -> io::Result<Vec<Seen>> {
-    let stat = disk::stat(dir, name)?;
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            return Ok(directory(disk::open(dir, name, OFlags::DIRECTORY)?, path.clone(), ids));
-        }
-        kind @ (FileType::RegularFile | FileType::Fifo) => {
-            let file = disk::open(dir, name, OFlags::empty())?;
-            let attributes = disk::attributes(file.as_fd(), ids)?;
-            let kind = match kind {
-                FileType::Fifo => Kind::Fifo,
-                _ => disk::file_kind(file.as_fd(), &stat)?,
-            };
-            (kind, attributes.kept)
-        }
-        FileType::Symlink => (disk::symlink_kind(dir, name)?, Xattrs::new()),
-        FileType::CharacterDevice if disk::is_whiteout(&stat) => {
-            return Ok(vec![Ok(Node::whiteout(path.clone()))]);
-        }
-        FileType::CharacterDevice => (Kind::CharDevice { major, minor }, Xattrs::new()),
-        FileType::BlockDevice => (Kind::BlockDevice { major, minor }, Xattrs::new()),
-        _ => return Ok(vec![Err(damage(path, "is a socket, which no layer has"))]),
-    };
-    Ok(node(path.clone(), &stat, ids, xattrs, kind).collect())
+impl Visitor for Look {
+    type Context = ();
+    type Item = Seen;
+
+    fn descend(&self, _: &Dir<()>, _: &GuestPath) {}
+
+    fn directory(&self, dir: &mut Dir<()>, _: &[Name], items: &mut Vec<Seen>) -> io::Result<()> {
+        let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
+        let kind = Kind::Dir { opaque: attributes.opaque };
+        items.extend(node(dir.path.clone(), &stat, self.ids, attributes.kept, kind));
+        Ok(())
+    }
+
+    fn other(
+        &self,
+        dir: &Dir<()>,
+        name: &CStr,
+        path: &GuestPath,
+        kind: FileType,
+        items: &mut Vec<Seen>,
+    ) -> io::Result<()> {
+        let fd = dir.fd.as_fd();
+        let (stat, kind, xattrs) = match kind {
+            FileType::RegularFile | FileType::Fifo => {
+                let file = disk::open(fd, name, OFlags::empty())?;
+                let (stat, attributes) = disk::look_at(&file, self.ids)?;
+                let kind = match kind {
+                    FileType::Fifo => Kind::Fifo,
+                    _ => disk::file_kind(file.as_fd(), &stat)?,
+                };
+                (stat, kind, attributes.kept)
+            }
+            FileType::Symlink => (disk::stat(fd, name)?, disk::symlink_kind(fd, name)?, Xattrs::new()),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let stat = disk::stat(fd, name)?;
+                let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                let kind = match kind {
+                    _ if disk::is_whiteout(&stat) => {
+                        items.push(Ok(Node::whiteout(path.clone())));
+                        return Ok(());
+                    }
+                    FileType::BlockDevice => Kind::BlockDevice { major, minor },
+                    _ => Kind::CharDevice { major, minor },
+                };
+                (stat, kind, Xattrs::new())
+            }
+            _ => {
+                items.push(Err(damage(path, "is a socket, which no layer has")));
+                return Ok(());
+            }
+        };
+        items.extend(node(path.clone(), &stat, self.ids, xattrs, kind));
+        Ok(())
+    }
+
+    fn failed(&self, path: &GuestPath, why: io::Error) -> Seen {
+        unreadable(path, why)
+    }
 }
 
 fn node(

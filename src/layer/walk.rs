@@ -6,100 +6,98 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
 
 use super::below::Below;
 use super::canonical::Node;
 use super::disk;
+use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Xattrs};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
 /// What a walk needs to know.
-pub(super) struct Walk {
+pub(super) struct Walk<'a> {
     /// The time that everything gets.
     pub times: Timestamps,
     /// The sandbox's ids.
     pub ids: IdShift,
+    /// Where the lower layers begin.
+    pub root: Below<'a>,
 }
 
-/// A directory on the way down.
-struct Dir<'a> {
-    fd: OwnedFd,
-    path: GuestPath,
+/// What is known of an upper directory.
+pub(super) struct Place<'a> {
     below: Below<'a>,
     /// True in and below an opaque directory: what lower layers have does not show through.
     hidden: bool,
 }
 
-impl Walk {
-    /// All nodes of an upper directory above the lower layers at `below`, in no order. Afterwards whiteouts of
-    /// nothing and sockets are gone from disk, opaque directories have whiteouts of what they hid instead, and
-    /// all but the directories have their time.
-    pub fn nodes(&self, upper: OwnedFd, below: Below) -> Result<Vec<Node>> {
-        self.directory(Dir { fd: upper, path: GuestPath::root(), below, hidden: false })
+impl<'a> Visitor for Walk<'a> {
+    type Context = Place<'a>;
+    type Item = Result<Node>;
+
+    fn descend(&self, dir: &Dir<Place<'a>>, path: &GuestPath) -> Place<'a> {
+        Place { below: dir.context.below.child(path), hidden: dir.context.hidden }
     }
 
-    fn directory(&self, mut dir: Dir) -> Result<Vec<Node>> {
-        let failed = |why| failed("read the directory", &dir.path, why);
-        let (stat, attributes) = disk::look_at(&dir.fd, self.ids).map_err(failed)?;
-        strip(dir.fd.as_fd(), &attributes.foreign).map_err(failed)?;
+    fn directory(
+        &self,
+        dir: &mut Dir<Place<'a>>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
+        strip(dir.fd.as_fd(), &attributes.foreign)?;
         let kind = Kind::Dir { opaque: false };
-        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind).map_err(failed)?;
-        let names = disk::names(dir.fd.as_fd()).map_err(failed)?;
-        dir.hidden |= attributes.opaque;
-        let mut nodes = match names.len() {
-            0 => Vec::new(),
-            _ => names
-                .par_iter()
-                .try_fold(Vec::new, |mut nodes, (name, kind)| {
-                    self.child(&dir, name, *kind, &mut nodes)?;
-                    Ok::<_, Error>(nodes)
-                })
-                .try_reduce(Vec::new, |mut a, mut b| {
-                    a.append(&mut b);
-                    Ok(a)
-                })?,
-        };
-        if dir.hidden {
-            self.make_hidden_explicit(&dir, &names, &mut nodes)?;
-        }
-        nodes.push(self.node(entry, None, &dir.below));
-        Ok(nodes)
-    }
-
-    fn child(&self, dir: &Dir, name: &CStr, kind: FileType, nodes: &mut Vec<Node>) -> Result<()> {
-        let path = dir.path.join(name.to_bytes());
-        let failed = |why| failed("read", &path, why);
-        let fd = dir.fd.as_fd();
-        let kind = match kind {
-            FileType::Unknown => FileType::from_raw_mode(disk::stat(fd, name).map_err(failed)?.st_mode),
-            known => known,
-        };
-        let below = dir.below.child(&path);
-        match kind {
-            FileType::Directory => {
-                let fd = disk::open(fd, name, OFlags::DIRECTORY).map_err(failed)?;
-                nodes.append(&mut self.directory(Dir { fd, path, below, hidden: dir.hidden })?);
-            }
-            FileType::RegularFile | FileType::Fifo => {
-                nodes.extend(self.file(fd, name, path.clone(), kind, &below).map_err(failed)?);
-            }
-            FileType::Symlink => {
-                nodes.push(self.symlink(fd, name, path.clone(), &below).map_err(failed)?);
-            }
-            FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name).map_err(failed)?) => {
-                nodes.extend(self.whiteout(fd, name, path.clone(), &below).map_err(failed)?);
-            }
-            // A socket means something only while its process lives.
-            FileType::Socket => remove(fd, name).map_err(failed)?,
-            _ => {
-                return Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
-                    .hint("let the step remove it again; devices come with an imported base"));
-            }
+        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind)?;
+        items.push(Ok(self.node(entry, None, &dir.context.below)));
+        dir.context.hidden |= attributes.opaque;
+        if dir.context.hidden {
+            self.make_hidden_explicit(dir, names, items)?;
         }
         Ok(())
+    }
+
+    fn other(
+        &self,
+        dir: &Dir<Place<'a>>,
+        name: &CStr,
+        path: &GuestPath,
+        kind: FileType,
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let fd = dir.fd.as_fd();
+        let below = dir.context.below.child(path);
+        let path = path.clone();
+        match kind {
+            FileType::RegularFile | FileType::Fifo => {
+                items.extend(self.file(fd, name, path, kind, &below)?.map(Ok));
+            }
+            FileType::Symlink => items.push(Ok(self.symlink(fd, name, path, &below)?)),
+            FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name)?) => {
+                items.extend(self.whiteout(fd, name, path, &below)?.map(Ok));
+            }
+            // A socket means something only while its process lives.
+            FileType::Socket => remove(fd, name)?,
+            _ => items
+                .push(Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
+                    .hint("let the step remove it again; devices come with an imported base"))),
+        }
+        Ok(())
+    }
+
+    fn failed(&self, path: &GuestPath, why: io::Error) -> Result<Node> {
+        Err(failed("read", path, why))
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// All nodes of an upper directory, in no order. Afterwards whiteouts of nothing and sockets are gone from
+    /// disk, opaque directories have whiteouts of what they hid instead, and all but the directories have
+    /// their time.
+    pub fn nodes(&self, upper: OwnedFd) -> Result<Vec<Node>> {
+        traverse(self, upper, Place { below: self.root.clone(), hidden: false }).into_iter().collect()
     }
 
     /// A file or fifo; none when it stands for a whiteout of nothing.
@@ -154,20 +152,18 @@ impl Walk {
     /// Replaces what an opaque directory says in one word by a whiteout for each name that it hides.
     fn make_hidden_explicit(
         &self,
-        dir: &Dir,
-        names: &[(CString, FileType)],
-        nodes: &mut Vec<Node>,
-    ) -> Result<()> {
-        let lower = dir.below.names();
+        dir: &Dir<Place>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let lower = dir.context.below.names();
         if lower.is_empty() {
             return Ok(());
         }
         let here: HashSet<&[u8]> = names.iter().map(|(name, _)| name.to_bytes()).collect();
         for name in lower.into_iter().filter(|name| !here.contains(name)) {
-            let path = dir.path.join(name);
-            disk::make_whiteout(dir.fd.as_fd(), name, self.ids)
-                .map_err(|why| failed("make a whiteout for", &path, why))?;
-            nodes.push(Node::whiteout(path));
+            disk::make_whiteout(dir.fd.as_fd(), name, self.ids)?;
+            items.push(Ok(Node::whiteout(dir.path.join(name))));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod executor;
 mod hints;
 pub mod ids;
 mod init;
+mod job;
 mod rootfs;
 mod seccomp;
 mod server;

@@ -39,18 +39,39 @@ const PROC_HIDDEN_FILES: [&CStr; 10] = [
 ];
 const PROC_HIDDEN_DIRS: [&CStr; 4] = [c"acpi", c"asound", c"scsi", c"driver"];
 
-/// Makes the root and changes into it. The working directory must be the stage.
-pub(super) fn enter(spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+/// What is the same in every sandbox and can be made before its spec is known.
+pub(super) struct Parts {
+    skel: OwnedFd,
+    proc: OwnedFd,
+    pts: OwnedFd,
+}
+
+impl Parts {
+    /// Makes them. The root must be the stage.
+    pub(super) fn make() -> Result<Parts> {
+        let skel = tmpfs(attr::NOSUID | attr::NODEV)?;
+        mount::attach(&skel, fd::open_path(fd::here(), c"/skel")?, "skel").map_err(explain)?;
+        Skeleton::new(skel.as_fd()).private()?;
+        let proc = FsContext::open(c"proc").map_err(explain)?;
+        let proc = proc.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(explain)?;
+        let pts = FsContext::open(c"devpts").map_err(explain)?;
+        for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")] {
+            pts.set(key, value).map_err(explain)?;
+        }
+        let pts = pts.mount(attr::NOSUID | attr::NOEXEC).map_err(explain)?;
+        Ok(Parts { skel, proc, pts })
+    }
+}
+
+/// Makes the root and changes into it. The root must be the stage.
+pub(super) fn enter(spec: &SandboxSpec, host: &HostParts, parts: Parts) -> Result<()> {
     let run = cstring(format!("/tmp/{}", spec.run))?;
     fd::change_dir(&run)
         .map_err(|e| Error::from(e).hint("the run directory must be searchable by everyone (mode 0711)"))?;
-    let skel = tmpfs(attr::NOSUID | attr::NODEV)?;
-    mount::attach(&skel, fd::open_path(fd::here(), c"/skel")?, "skel").map_err(explain)?;
-    Skeleton::new(skel.as_fd()).fill(spec, host)?;
-
+    Skeleton::new(parts.skel.as_fd()).fill(spec, host)?;
     let root = overlay(spec)?;
     mount::attach(&root, fd::open_path(fd::here(), c"/root")?, "root").map_err(explain)?;
-    let root = Root { root, skel };
+    let root = Root { root, parts };
     for (path, part) in &host.view {
         match part {
             HostPart::Dir(tree) => root.put(tree, path, true)?,
@@ -114,7 +135,7 @@ fn stack(lowers: &[String], writable: bool) -> Result<OwnedFd> {
 
 struct Root {
     root: OwnedFd,
-    skel: OwnedFd,
+    parts: Parts,
 }
 
 impl Root {
@@ -136,7 +157,7 @@ impl Root {
     }
 
     fn skel_tree(&self, path: &CStr) -> Result<OwnedFd> {
-        mount::clone_tree(&self.skel, path, false).map_err(explain)
+        mount::clone_tree(&self.parts.skel, path, false).map_err(explain)
     }
 
     fn put_skel(&self, path: &'static str, at: &'static str) -> Result<()> {
@@ -152,21 +173,16 @@ impl Root {
         mount::set_attr(sys.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
         self.put(sys, &guest("sys"), true)?;
         self.put(mount::clone_tree(fd::here(), c"/dev", true).map_err(explain)?, &guest("dev"), true)?;
-        let pts = FsContext::open(c"devpts").map_err(explain)?;
-        for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")] {
-            pts.set(key, value).map_err(explain)?;
-        }
-        self.put(pts.mount(attr::NOSUID | attr::NOEXEC).map_err(explain)?, &guest("dev/pts"), true)?;
+        self.put(&self.parts.pts, &guest("dev/pts"), true)?;
         self.put_skel("dev/shm", "dev/shm")
     }
 
     fn proc(&self) -> Result<()> {
-        let proc = FsContext::open(c"proc").map_err(explain)?;
-        let proc = proc.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(explain)?;
-        self.put(&proc, &guest("proc"), true)?;
+        let proc = &self.parts.proc;
+        self.put(proc, &guest("proc"), true)?;
         for name in PROC_READ_ONLY {
             let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let tree = mount::clone_tree(&proc, name, false).map_err(explain)?;
+            let tree = mount::clone_tree(proc, name, false).map_err(explain)?;
             mount::set_attr(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
             mount::attach(tree, place, &name.to_string_lossy()).map_err(explain)?;
         }

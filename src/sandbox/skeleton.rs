@@ -30,16 +30,20 @@ impl<'a> Skeleton<'a> {
         Self { top }
     }
 
-    /// Makes everything.
-    pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
-        for (dir, mode) in
-            [("lower", 0o755), ("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("run", 0o755)]
-        {
+    /// The private directories, the same in every sandbox.
+    pub(super) fn private(&self) -> Result<()> {
+        for (dir, mode) in [("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("run", 0o755)] {
             self.dir(dir, mode)?;
         }
         for (dir, mode) in [("dev", 0o755), ("dev/shm", 0o1777), ("sys", 0o755), ("low", 0o755)] {
             self.dir(dir, mode)?;
         }
+        Ok(())
+    }
+
+    /// Everything else.
+    pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+        self.dir("lower", 0o755)?;
         self.lower(spec, host)?;
         if let Some(resolv) = &host.resolv {
             self.file("resolv.conf", 0o644, resolv)?;

@@ -125,6 +125,20 @@ pub fn chown(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Result<()>
     Ok(())
 }
 
+/// Changes the owner of a pipe; of anything else it does not.
+pub fn give_pipe(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    // SAFETY: an all-zero stat is valid, and outlives the call.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }, || "fstat".to_string())?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        // SAFETY: plain integers.
+        let ret = unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) };
+        check(ret, || format!("fchown(pipe, {uid}, {gid})"))?;
+    }
+    Ok(())
+}
+
 /// Makes the directory the working directory.
 pub fn change_dir(path: &CStr) -> Result<()> {
     // SAFETY: `path` is NUL-terminated and outlives the call.

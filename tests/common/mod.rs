@@ -53,8 +53,7 @@ pub struct Build {
 impl World {
     pub fn new(mode: Mode) -> World {
         // In memory, for speed; overlayfs takes its layers there like anywhere.
-        let place = ["/dev/shm", "/var/tmp"].into_iter().find(|dir| Path::new(dir).is_dir()).unwrap();
-        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(place).unwrap();
+        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(base::place()).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let world = World { mode, dir, env: BTreeMap::new(), flags: Vec::new(), caller: String::new() };
         for name in ["", "home", "work"] {
@@ -91,7 +90,8 @@ impl World {
         let path = self.path("work").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        self.own(&path);
+        let work = self.path("work");
+        path.ancestors().take_while(|path| *path != work).for_each(|path| self.own(path));
         path
     }
 
@@ -111,11 +111,11 @@ impl World {
         Run::new(self.command().args(args).stdin(Stdio::null()).output().unwrap())
     }
 
-    /// Starts the program with a pipe for its output. It is killed when the test ends before it does.
+    /// Starts the program with pipes for its output. It is killed when the test ends before it does.
     pub fn spawn(&self, args: &[&str]) -> Running {
         let mut command = self.command();
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
-        Running(command.spawn().unwrap())
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+        Running(Some(command.spawn().unwrap()))
     }
 
     /// The program without arguments, as the world's user, in a clean environment.
@@ -208,12 +208,35 @@ impl Drop for World {
 }
 
 /// The program, running.
-pub struct Running(pub std::process::Child);
+pub struct Running(Option<std::process::Child>);
+
+impl Running {
+    /// Waits for its end.
+    pub fn wait_with_output(mut self) -> std::io::Result<std::process::Output> {
+        self.0.take().unwrap().wait_with_output()
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = std::process::Child;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0.as_mut().unwrap()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

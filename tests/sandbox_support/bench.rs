@@ -45,3 +45,21 @@ fn run_floor(floor: &Path, base: &Path, work: &Path) -> f64 {
     std::fs::create_dir(work).unwrap();
     text.split_whitespace().last().unwrap().parse().unwrap_or_else(|_| panic!("{:?}", output.stderr))
 }
+
+/// Two sandboxes at a time.
+pub fn bench_parallel(f: &Fixture) {
+    let executor = f.executor();
+    let specs: Vec<Vec<_>> =
+        (0..2).map(|_| (0..100).map(|_| f.spec(&["/bin/busybox", "true"])).collect()).collect();
+    let begin = Instant::now();
+    std::thread::scope(|s| {
+        for specs in &specs {
+            s.spawn(|| {
+                for spec in specs {
+                    executor.spawn(spec, stdio().0).unwrap().wait().unwrap();
+                }
+            });
+        }
+    });
+    println!("parallel {:.3} ms a step", begin.elapsed().as_secs_f64() * 1e3 / 200.0);
+}

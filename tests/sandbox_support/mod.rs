@@ -17,12 +17,28 @@ use isolith::sandbox::{Executor, Limits, Outcome, SandboxSpec, ids};
 
 mod bench;
 mod inside;
+mod layers;
 mod life;
 
 pub type Test = (&'static str, fn(&Fixture));
 
-pub static TESTS: &[Test] =
-    &[("runs_a_command", inside::runs_a_command), ("bench_steps", bench::bench_steps)];
+macro_rules! tests {
+    ($($module:ident: $($name:ident)*;)*) => { &[$($((stringify!($name), $module::$name as fn(&Fixture)),)*)*] };
+}
+
+pub static TESTS: &[Test] = tests! {
+    inside: namespaces_are_all_new init_shows_nothing only_three_descriptors mounts_are_the_contract
+        environment_is_exact process_attributes_are_fixed devices_and_proc network_is_a_loopback clocks_start_at_zero
+        other_users_have_no_rights seccomp_denies;
+    layers: writes_go_to_the_upper_directory the_topmost_layer_wins five_hundred_layers_and_more
+        whiteouts_stay_invisible links_of_the_stack_stay_inside cache_tmpfs_and_secret_mounts host_base
+        host_network host_path_missing state_on_top;
+    life: kill_ends_everything time_limit disk_limit memory_limit missing_programs the_rest_dies_with_the_command
+        executor_death_leaves_nothing main_death_leaves_nothing drop_leaves_nothing set_up_failure_is_an_error
+        many_at_once interactive_has_a_terminal caller_limits_do_not_matter needs_one_thread;
+};
+
+pub static BENCHES: &[Test] = tests! { bench: bench_steps bench_parallel; };
 
 /// A store below /dev/shm with a busybox layer, removed at the end.
 pub struct Fixture {
@@ -44,7 +60,7 @@ impl Fixture {
         let fs = fixture.layer_dir(fixture.busybox);
         fs::create_dir_all(fs.join("bin")).unwrap();
         fs::copy("/bin/busybox", fs.join("bin/busybox")).expect("install busybox-static");
-        for applet in "sh ls cat echo id mount stat env readlink sleep true false touch mkdir rm mv ln ps kill ip hostname dd chown head grep tr sort wc ulimit unshare nc wget mkfifo".split(' ') {
+        for applet in "sh ls cat echo id mount stat env readlink sleep true false touch mkdir rm mv ln ps kill ip hostname dd chown head grep tr sort wc unshare nc mkfifo cut yes".split(' ') {
             std::os::unix::fs::symlink("busybox", fs.join("bin").join(applet)).unwrap();
         }
         fixture.own(fs.parent().unwrap());
