@@ -61,6 +61,15 @@ fn namespaces_of_steps_that_run_together_differ() {
     });
 }
 
+#[test]
+fn clocks_that_count_from_boot_start_near_zero() {
+    let host: f64 = fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap();
+    inside("cut -d ' ' -f 1 /proc/uptime", |_, lines| {
+        let seen: f64 = lines[0].parse().unwrap();
+        assert!(seen < 10.0 && (host < 60.0 || seen < host), "{seen} (the machine: {host})");
+    });
+}
+
 // --- root
 
 #[test]
