@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use super::SandboxSpec;
 use super::job::Job;
 use crate::error::{Error, Result};
-use crate::key::UserDoc;
 use crate::sys::process::{self, Strings};
 use crate::sys::seccomp::{self, Instruction};
 use crate::sys::{SysError, cstring, fd, privilege};
@@ -102,7 +101,7 @@ pub(super) struct Command {
     /// Where the program may be, in the order of PATH.
     programs: Vec<CString>,
     cwd: CString,
-    user: UserDoc,
+    user: (u32, u32),
     interactive: bool,
     name: String,
 }
@@ -140,7 +139,7 @@ impl Command {
             env: Strings::new(environment(spec)?),
             programs,
             cwd,
-            user: action.user,
+            user: (action.user.uid, action.user.gid),
             interactive: spec.interactive,
             name,
         })
@@ -179,10 +178,10 @@ impl Command {
             privilege::set_limit(resource, soft, hard)?;
         }
         privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
-        let user = &self.user;
+        let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid)?;
-        privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
+        privilege::become_user(uid, gid)?;
+        privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
         seccomp::load(filter)
     }
