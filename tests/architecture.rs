@@ -12,7 +12,7 @@ const ORDER: [&str; 19] = [
 ];
 
 /// What may be used against the order: data that several modules share, and where it is used from.
-const EXCEPTIONS: [(&str, &str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str, &str); 9] = [
     ("base", "key::HostView", "what the fingerprint of the machine becomes in the document"),
     ("sandbox", "key::ActionDocument", "a sandbox is made from the document and from nothing else"),
     ("sandbox", "key::MountDoc", "a part of the document"),

@@ -7,7 +7,6 @@ use super::SandboxSpec;
 use super::job::Job;
 use super::supervisor::Tether;
 use crate::error::{Error, Result};
-use crate::key::UserDoc;
 use crate::sys::process::{self, Strings};
 use crate::sys::seccomp::{self, Instruction};
 use crate::sys::{SysError, cstring, fd, privilege};
@@ -103,7 +102,7 @@ pub(super) struct Command {
     /// Where the program may be, in the order of PATH.
     programs: Vec<CString>,
     cwd: CString,
-    user: UserDoc,
+    user: (u32, u32),
     /// Whether it can drop the caller's other groups.
     drop_groups: bool,
     interactive: bool,
@@ -143,7 +142,7 @@ impl Command {
             env: Strings::new(environment(spec)?),
             programs,
             cwd,
-            user: action.user,
+            user: (action.user.uid, action.user.gid),
             drop_groups: !recorded,
             interactive: spec.interactive,
             name,
@@ -190,10 +189,10 @@ impl Command {
             privilege::set_limit(resource, soft, hard)?;
         }
         privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
-        let user = &self.user;
+        let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid, self.drop_groups)?;
-        privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
+        privilege::become_user(uid, gid, self.drop_groups)?;
+        privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
         seccomp::load(filter)?;
         tether.map_or(Ok(()), Tether::attach)

@@ -86,6 +86,8 @@ fn stack(lowers: &[String], writable: bool) -> Result<OwnedFd> {
     // and of hard links to lower files.
     fs.set(c"index", c"off").map_err(explain)?;
     fs.set(c"xino", c"off").map_err(explain)?;
+    // Otherwise a random id is made up and written to the upper directory.
+    fs.set(c"uuid", c"null").map_err(explain)?;
     fs.mount(attr::NODEV).map_err(explain)
 }
 
