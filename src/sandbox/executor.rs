@@ -35,6 +35,9 @@ impl Executor {
             ));
         }
         let store = store_root.canonicalize().map_err(|e| Error::io("find the store", store_root, e))?;
+        if ids.recorded {
+            check_closed(&store)?;
+        }
         for dir in server::STORE_DIRS {
             make_searchable(&store.join(dir))?;
         }
@@ -106,6 +109,18 @@ impl Drop for Executor {
     fn drop(&mut self) {
         drop(self.socket.take());
         let _ = process::wait(self.pid, true);
+    }
+}
+
+/// Where all files of a store belong to the caller, so do those with the setuid bit: nobody else may come near.
+fn check_closed(store: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let meta = std::fs::metadata(store).map_err(|e| Error::io("examine", store, e))?;
+    match meta.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(Error::machine(format!("the store `{}` is open to other users", store.display()))
+            .because("setuid files in it belong to you, since you have no range of ids for sandboxes")
+            .hint(format!("close it: `chmod 700 {}`", store.display()))),
     }
 }
 

@@ -57,11 +57,15 @@ pub fn plan() -> Result<IdPlan> {
         let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].map(|map| intervals(&map));
         return direct(uids.filter(|start| gids == Some(*start)), &maps).map(IdPlan::Direct);
     }
-    let tool = ["newuidmap", "newgidmap"].into_iter().find(|tool| find_tool(tool).is_none());
+    let tool = ["newuidmap", "newgidmap"].into_iter().find(|tool| !super::doctor::privileged(Path::new("/"), tool));
     Ok(match (uids, gids, tool) {
+        (Some(_), Some(_), None) if read("/proc/self/status").contains("NoNewPrivs:\t1") => IdPlan::Single {
+            why: "cannot map the ids of /etc/subuid: this process runs with no_new_privs".to_string(),
+            fix: "start it without no_new_privs (systemd: NoNewPrivileges=no)".to_string(),
+        },
         (Some(uids), Some(gids), None) => IdPlan::Holder { uids, gids },
         (Some(_), Some(_), Some(tool)) => IdPlan::Single {
-            why: format!("cannot map the ids of /etc/subuid: `{tool}` is not installed"),
+            why: format!("cannot map the ids of /etc/subuid: `{tool}` is not installed, or without its set-user-id bit"),
             fix: "sudo apt-get install uidmap   # Debian, Ubuntu; elsewhere: shadow-utils".to_string(),
         },
         (uids, ..) => {

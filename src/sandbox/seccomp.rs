@@ -166,17 +166,9 @@ pub(super) fn notifying(first: &[Instruction], calls: &[libc::c_long]) -> Vec<In
     p
 }
 
-/// A call returns 0 and does nothing: always, or when the low half of its first argument is this.
-pub(super) fn always_zero(call: libc::c_long, first: Option<u32>) -> Vec<Instruction> {
-    match first {
-        None => vec![jump_eq(call as u32, 0, 1), ret(fail(0))],
-        Some(value) => {
-            let body = [jump_eq(value, 0, 1), ret(fail(0)), ret(ALLOW)];
-            let mut p = Vec::new();
-            on_argument(&mut p, call, 0, &body);
-            p
-        }
-    }
+/// A call returns 0 and does nothing.
+pub(super) fn always_zero(call: libc::c_long) -> Vec<Instruction> {
+    vec![jump_eq(call as u32, 0, 1), ret(fail(0))]
 }
 
 /// A call that the kernel does not seem to have.

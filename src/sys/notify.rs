@@ -148,6 +148,18 @@ pub fn read_string(pid: i32, at: u64, buf: &mut [u8]) -> Result<Option<usize>> {
     Ok(None)
 }
 
+/// Reads memory of another process, all of `buf`.
+pub fn read_memory(pid: i32, at: u64, buf: &mut [u8]) -> Result<()> {
+    let mut have = 0;
+    while have < buf.len() {
+        match read_in_page(pid, at.wrapping_add(have as u64), &mut buf[have..])? {
+            0 => return Err(super::SysError::new(format!("process_vm_readv({pid})"), libc::EFAULT)),
+            n => have += n,
+        }
+    }
+    Ok(())
+}
+
 /// Writes into the memory of another process, all of it.
 pub fn write_memory(pid: i32, at: u64, bytes: &[u8]) -> Result<()> {
     let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };

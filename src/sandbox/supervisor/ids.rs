@@ -55,6 +55,7 @@ enum Kind {
     Rename,
     Link,
     ChangeRoot,
+    SetGroups,
     ListAttributes,
     NamedAttribute { write: bool },
 }
@@ -73,6 +74,7 @@ const CALLS: &[(libc::c_long, Kind)] = &[
     (libc::SYS_renameat2, Kind::Rename),
     (libc::SYS_linkat, Kind::Link),
     (libc::SYS_chroot, Kind::ChangeRoot),
+    (libc::SYS_setgroups, Kind::SetGroups),
     (libc::SYS_listxattr, Kind::ListAttributes),
     (libc::SYS_llistxattr, Kind::ListAttributes),
     (libc::SYS_flistxattr, Kind::ListAttributes),
@@ -112,11 +114,9 @@ impl Feature for Ids {
         CALLS.iter().chain(OLD_CALLS).map(|(nr, _)| *nr).collect()
     }
 
-    /// The kernel does not let the step drop the caller's other groups; it does not see them, either. To drop
-    /// them all succeeds, since that is how it looks.
+    /// The caller's other groups stay, since the kernel does not let the step drop them. It does not see them.
     fn filter(&self) -> Vec<Instruction> {
-        let mut p = seccomp::always_zero(libc::SYS_getgroups, None);
-        p.extend(seccomp::always_zero(libc::SYS_setgroups, Some(0)));
+        let mut p = seccomp::always_zero(libc::SYS_getgroups);
         p.extend(NOT_THERE.iter().flat_map(|nr| seccomp::not_there(*nr)));
         p
     }
@@ -144,6 +144,7 @@ impl Feature for Ids {
                 state.resolver.chrooted = true;
                 Answer::Continue
             }
+            Kind::SetGroups => set_groups(asked),
             Kind::NamedAttribute { write } => xattrs::named(state, asked, *write),
             // Most steps never get past this.
             _ if state.records.is_empty() => Answer::Continue,
@@ -159,6 +160,17 @@ impl Feature for Ids {
         let Some(state) = &self.state else { return Ok(()) };
         let mut list = std::fs::File::from(self.list.try_clone().map_err(|e| failed("dup", e))?);
         list.write_all(&state.records.list()).map_err(|e| failed("write the list of owners", e))
+    }
+}
+
+/// Groups that do no more than the one there is can be had: none, or 0. The kernel refuses all.
+fn set_groups(asked: &Asked<'_>) -> Answer {
+    let mut groups = [0; 64];
+    let bytes = 4 * asked.call.args[0] as usize;
+    let Some(list) = groups.get_mut(..bytes) else { return Answer::Continue };
+    match notify::read_memory(asked.call.pid, asked.call.args[1], list) {
+        Ok(()) if list.iter().all(|b| *b == 0) => Answer::Value(0),
+        _ => Answer::Continue,
     }
 }
 
