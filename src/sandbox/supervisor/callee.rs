@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Asked;
@@ -47,6 +47,43 @@ impl Named {
     }
 }
 
+/// A path that means here what it means to the caller.
+pub(super) struct Here {
+    /// The path, absolute.
+    pub(super) path: CString,
+    /// Whether a symlink there is followed.
+    pub(super) follow: bool,
+    /// Whether the last component is a plain name, so that what is there is in the directory before it.
+    plain: bool,
+}
+
+impl Here {
+    fn new(path: Vec<u8>, follow: bool, plain: bool) -> Option<Here> {
+        Some(Here { path: CString::new(path).ok()?, follow, plain })
+    }
+
+    /// The path without its last component; none when that is not a plain name.
+    pub(super) fn parent(&self) -> Option<CString> {
+        let path = self.path.to_bytes();
+        let slash = path.iter().rposition(|b| *b == b'/').filter(|_| self.plain)?;
+        match &path[slash + 1..] {
+            b"" | b"." | b".." => None,
+            _ => CString::new(&path[..slash.max(1)]).ok(),
+        }
+    }
+
+    /// What is there.
+    pub(super) fn stat(&self) -> Result<Stat, Errno> {
+        let flags = if self.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        rustix::fs::statat(CWD, &self.path, flags)
+    }
+
+    /// Opens it as a name only (`O_PATH`).
+    pub(super) fn open(&self) -> Option<OwnedFd> {
+        rustix::fs::open(&self.path, flags(self.follow), Mode::empty()).ok()
+    }
+}
+
 /// Looks objects up as the callers do.
 pub(super) struct Resolver {
     /// This process's own root.
@@ -71,20 +108,40 @@ impl Resolver {
         Some(&self.buffer[..len])
     }
 
+    /// A path for what a call names. None when there is none, such as for callers with another root, or when
+    /// the kernel knows the right error.
+    pub(super) fn here(&mut self, asked: &Asked<'_>, named: Named) -> Option<Here> {
+        let (dir, at, follow, empty) = match named {
+            Named::Fd(fd) => return Here::new(of_process(asked, fd), true, false),
+            Named::Path { dir, at, follow, empty } => (dir, at, follow, empty),
+        };
+        let chrooted = self.chrooted;
+        let path = self.read_path(asked, at)?;
+        if path.is_empty() {
+            return if empty { Here::new(of_process(asked, dir), true, false) } else { None };
+        }
+        if chrooted {
+            return None;
+        }
+        if path.starts_with(b"/") {
+            let own = own_process(path, asked.call.pid);
+            return Here::new(own.unwrap_or_else(|| path.to_vec()), follow, true);
+        }
+        let mut full = of_process(asked, dir);
+        full.push(b'/');
+        full.extend_from_slice(path);
+        if full.len() < PATH_MAX { Here::new(full, follow, true) } else { None }
+    }
+
     /// Opens what a call names, as a name only (`O_PATH`). None when that cannot be done: then the kernel
     /// knows the right error.
     pub(super) fn open(&mut self, asked: &Asked<'_>, named: Named) -> Option<OwnedFd> {
-        match named {
-            Named::Fd(fd) => open(&of_process(asked, fd), true),
-            Named::Path { dir, at, follow, empty } => {
-                let path = self.read_path(asked, at)?.to_vec();
-                match path.is_empty() {
-                    true if empty => open(&of_process(asked, dir), true),
-                    true => None,
-                    false => self.open_path(asked, dir, &path, follow),
-                }
-            }
+        if let Some(here) = self.here(asked, named) {
+            return here.open();
         }
+        let Named::Path { dir, at, follow, .. } = named else { return None };
+        let path = self.read_path(asked, at)?.to_vec();
+        if path.is_empty() { None } else { self.open_path(asked, dir, &path, follow) }
     }
 
     /// Opens a path of the caller's.
@@ -95,35 +152,25 @@ impl Resolver {
         path: &[u8],
         follow: bool,
     ) -> Option<OwnedFd> {
-        if self.chrooted
-            && let Some(root) = self.other_root(asked)
-        {
-            let base = if path.starts_with(b"/") { None } else { Some(open(&of_process(asked, dir), true)?) };
-            let base = base.as_ref().map_or(CWD, AsFd::as_fd);
-            // Between these two nothing else is looked up.
-            notify::change_root(root.as_fd()).ok()?;
-            let opened = rustix::fs::openat(base, path, flags(follow), Mode::empty());
-            notify::change_root(self.root.as_fd()).ok()?;
-            return opened.ok();
-        }
         let own = own_process(path, asked.call.pid);
         let path = own.as_deref().unwrap_or(path);
-        if path.starts_with(b"/") {
-            return open(path, follow);
+        let relative = !path.starts_with(b"/");
+        let base = if relative { Some(open(&of_process(asked, dir))?) } else { None };
+        let base = base.as_ref().map_or(CWD, AsFd::as_fd);
+        let root = if self.chrooted { self.other_root(asked) } else { None };
+        if let Some(root) = &root {
+            notify::change_root(root.as_fd()).ok()?;
         }
-        let mut full = of_process(asked, dir);
-        full.push(b'/');
-        full.extend_from_slice(path);
-        if full.len() < PATH_MAX {
-            return open(&full, follow);
+        let opened = rustix::fs::openat(base, path, flags(follow), Mode::empty());
+        if root.is_some() {
+            notify::change_root(self.root.as_fd()).ok()?;
         }
-        let base = open(&of_process(asked, dir), true)?;
-        rustix::fs::openat(base, path, flags(follow), Mode::empty()).ok()
+        opened.ok()
     }
 
     /// The caller's root, if it is another one than this process's.
     fn other_root(&self, asked: &Asked<'_>) -> Option<OwnedFd> {
-        let root = open(format!("/proc/{}/root", asked.call.pid).as_bytes(), true)?;
+        let root = open(format!("/proc/{}/root", asked.call.pid).as_bytes())?;
         let (own, theirs) = (rustix::fs::fstat(&self.root).ok()?, rustix::fs::fstat(&root).ok()?);
         ((own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino)).then_some(root)
     }
@@ -162,6 +209,6 @@ fn flags(follow: bool) -> OFlags {
     if follow { flags } else { flags | OFlags::NOFOLLOW }
 }
 
-fn open(path: &[u8], follow: bool) -> Option<OwnedFd> {
-    rustix::fs::open(CString::new(path).ok()?, flags(follow), Mode::empty()).ok()
+fn open(path: &[u8]) -> Option<OwnedFd> {
+    rustix::fs::open(path, flags(true), Mode::empty()).ok()
 }

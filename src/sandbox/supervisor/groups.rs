@@ -18,6 +18,11 @@ pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answer {
         FCHMODAT2 => (Named::at(asked, 0, 1, asked.int(3)), asked.int(2)),
         _ => (Named::path(asked, 0, true), asked.int(1)),
     };
+    if let Some(here) = state.resolver.here(asked, named)
+        && here.stat().is_ok_and(|stat| !is_dir(&stat))
+    {
+        return Answer::Continue;
+    }
     let Some(object) = state.resolver.open(asked, named) else { return Answer::Continue };
     let Ok(stat) = rustix::fs::fstat(&object) else { return Answer::Continue };
     let will = mode as u32 & libc::S_ISGID != 0;
@@ -63,6 +68,14 @@ const NO: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
 fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange: bool) -> Answer {
     if state.records.none_shared() {
+        return Answer::Continue;
+    }
+    let mut plain = |named| {
+        let here = state.resolver.here(asked, named);
+        let file = here.as_ref().is_some_and(|here| here.stat().is_ok_and(|stat| !is_dir(&stat)));
+        (here.is_some_and(|here| state.records.is_in_plain_directory(&here)), file)
+    };
+    if !exchange && plain(from) == (true, true) && plain(to).0 {
         return Answer::Continue;
     }
     let Some(object) = state.resolver.open(asked, from) else { return Answer::Continue };

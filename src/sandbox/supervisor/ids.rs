@@ -24,6 +24,8 @@ pub(super) struct Ids {
     stack: StackOwners,
     /// The file that takes what stands nowhere else at the end.
     list: OwnedFd,
+    /// By the call's number.
+    kinds: Vec<Option<Kind>>,
     /// Since the start.
     state: Option<State>,
 }
@@ -41,7 +43,11 @@ impl Ids {
         let path = cstring(format!("tmp/{}/{}", spec.run, owners::LIST))?;
         let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
         let list = fd::open_in_root(root.as_fd(), &path, flags, 0o600)?;
-        Ok(Ids { stack: spec.owners.clone(), list, state: None })
+        let mut kinds = vec![None; super::CALLS];
+        for (nr, kind) in CALLS.iter().chain(OLD_CALLS) {
+            kinds[*nr as usize] = Some(*kind);
+        }
+        Ok(Ids { stack: spec.owners.clone(), list, kinds, state: None })
     }
 }
 
@@ -135,9 +141,8 @@ impl Feature for Ids {
     }
 
     fn answer(&mut self, asked: &Asked<'_>) -> Answer {
-        let nr = asked.call.nr;
-        let found = CALLS.iter().chain(OLD_CALLS).find(|(call, _)| *call == nr);
-        let (Some((_, kind)), Some(state)) = (found, &mut self.state) else { return Answer::Continue };
+        let kind = self.kinds.get(asked.call.nr as usize).copied().flatten();
+        let (Some(kind), Some(state)) = (kind, &mut self.state) else { return Answer::Continue };
         match kind {
             Kind::Chown => state.chown(asked),
             Kind::ChangeRoot => {
@@ -145,10 +150,10 @@ impl Feature for Ids {
                 Answer::Continue
             }
             Kind::SetGroups => set_groups(asked),
-            Kind::NamedAttribute { write } => xattrs::named(state, asked, *write),
+            Kind::NamedAttribute { write } => xattrs::named(state, asked, write),
             // Most steps never get past this.
             _ if state.records.is_empty() => Answer::Continue,
-            Kind::Stat | Kind::Statx => state.stat(asked, *kind == Kind::Statx),
+            Kind::Stat | Kind::Statx => state.stat(asked, kind == Kind::Statx),
             Kind::ListAttributes => xattrs::list(state, asked),
             Kind::Chmod => groups::chmod(state, asked),
             Kind::Rename => groups::rename(state, asked),
@@ -228,7 +233,15 @@ impl State {
             libc::SYS_stat => (Named::path(asked, 0, true), 1),
             _ => (Named::path(asked, 0, false), 1),
         };
-        let Some(object) = self.resolver.open(asked, named) else { return Answer::Continue };
+        let here = self.resolver.here(asked, named);
+        if here.as_ref().is_some_and(|here| self.records.has_none(here)) {
+            return Answer::Continue;
+        }
+        let object = match here {
+            Some(here) => here.open(),
+            None => self.resolver.open(asked, named),
+        };
+        let Some(object) = object else { return Answer::Continue };
         let Some(owner) = self.records.owner(object.as_fd()) else { return Answer::Continue };
         let bytes = match extended {
             true => {

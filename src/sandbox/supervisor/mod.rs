@@ -23,6 +23,9 @@ use crate::sys::{fd, process, socket};
 /// read and write its memory). All of it inside the sandbox's user namespace.
 pub(super) const CAPABILITIES: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 18 | 1 << 19;
 
+/// Calls have lower numbers than this.
+const CALLS: usize = 1024;
+
 /// Something that is done to system calls.
 pub(super) trait Feature {
     /// The calls that are asked about.
@@ -75,6 +78,8 @@ impl Asked<'_> {
 /// The features of a step, before it runs.
 pub(super) struct Supervisor {
     features: Vec<Box<dyn Feature>>,
+    /// Which of them answers a call, by the call's number.
+    by_call: Vec<Option<u8>>,
     /// Where the listener comes from the command, and how it gets there.
     ours: OwnedFd,
     /// Until the command has started.
@@ -111,8 +116,14 @@ impl Supervisor {
         if features.is_empty() {
             return Ok(None);
         }
+        let mut by_call = vec![None; CALLS];
+        for (at, feature) in (0u8..).zip(&features) {
+            for nr in feature.calls() {
+                by_call[nr as usize].get_or_insert(at);
+            }
+        }
         let (ours, theirs) = socket::pair()?;
-        Ok(Some(Supervisor { features, ours, theirs: Some(theirs) }))
+        Ok(Some(Supervisor { features, by_call, ours, theirs: Some(theirs) }))
     }
 
     /// For the command, before it starts.
@@ -165,8 +176,8 @@ impl Supervisor {
     fn answer(&mut self, listener: BorrowedFd<'_>) -> Result<()> {
         let Some(call) = notify::receive(listener)? else { return Ok(()) };
         let asked = Asked { call, listener };
-        let feature = self.features.iter_mut().find(|feature| feature.calls().contains(&call.nr));
-        let answer = feature.map_or(Answer::Continue, |feature| feature.answer(&asked));
+        let feature = self.by_call.get(call.nr as usize).copied().flatten();
+        let answer = feature.map_or(Answer::Continue, |at| self.features[usize::from(at)].answer(&asked));
         Ok(notify::answer(listener, &call, answer)?)
     }
 

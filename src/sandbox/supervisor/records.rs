@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, Stat, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
+use super::callee::Here;
 use crate::layer::StackOwners;
 use crate::layer::owners::{self, Owner};
 
@@ -74,6 +75,36 @@ impl Records {
             }
             Some((0, self.handed_down(&path_of(object)?)?))
         })
+    }
+
+    /// True if certainly no record is about what is there: the short way, without opening it.
+    pub(super) fn has_none(&self, here: &Here) -> bool {
+        if !self.kept.is_empty() && here.stat().is_ok_and(|stat| self.kept.contains_key(&key(&stat))) {
+            return false;
+        }
+        let mut buf = [0; 16];
+        let found = match here.follow {
+            true => rustix::fs::getxattr(&here.path, owners::ATTRIBUTE, &mut buf[..]),
+            false => rustix::fs::lgetxattr(&here.path, owners::ATTRIBUTE, &mut buf[..]),
+        };
+        match found {
+            Ok(_) => false,
+            // What is not there has no owner.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => true,
+            Err(_) => self.shared.is_empty() || self.is_in_plain_directory(here),
+        }
+    }
+
+    /// True if what is there is certainly in a directory without the setgid bit.
+    pub(super) fn is_in_plain_directory(&self, here: &Here) -> bool {
+        let is_link = |stat: &Stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+        if here.follow
+            && !rustix::fs::statat(CWD, &here.path, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| !is_link(&stat))
+        {
+            return false; // In the directory of what it leads to.
+        }
+        let Some(parent) = here.parent() else { return false };
+        rustix::fs::statat(CWD, &parent, AtFlags::empty()).is_ok_and(|stat| !hands_down(&stat))
     }
 
     /// The group that what is at `path` got from its directory.

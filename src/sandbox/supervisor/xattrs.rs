@@ -25,6 +25,9 @@ pub(super) fn list(state: &mut State, asked: &Asked<'_>) -> Answer {
         libc::SYS_flistxattr => Named::Fd(asked.int(0)),
         nr => Named::path(asked, 0, nr == libc::SYS_listxattr),
     };
+    if state.resolver.here(asked, named).is_some_and(|here| state.records.has_none(&here)) {
+        return Answer::Continue;
+    }
     let Some(object) = state.resolver.open(asked, named) else { return Answer::Continue };
     let mut all = vec![0; 64 * 1024];
     let Ok(len) = rustix::fs::listxattr(link(object.as_fd()), &mut all[..]) else { return Answer::Continue };
