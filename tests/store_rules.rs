@@ -92,6 +92,10 @@ fn a_layer_of_foreign_ids_is_not_used() {
     let others = isolith::layer::IdShift::by(ids().offset + 100_000);
     assert!(!store.ready(&id, others).unwrap());
     assert_eq!(store.presence(&id), Presence::Missing);
+    // Nor is one with an id for every owner where owners are recorded.
+    let id = add_layer(&store, "file", b"content");
+    assert!(store.ready(&id, ids()).unwrap());
+    assert!(!store.ready(&id, isolith::layer::IdShift::recorded(0)).unwrap());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! System calls that wait for another process's answer (seccomp_unotify(2)), and that process's way into the
 //! caller's memory.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::seccomp::Instruction;
-use super::{Result, check, retry};
+use super::{Result, check, retry, show};
 
 /// A call that waits.
 #[derive(Debug, Clone, Copy)]
@@ -173,35 +174,37 @@ pub fn write_memory(pid: i32, at: u64, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// `fstat`, as the bytes that the call stores, with this owner.
-pub fn stat_bytes(fd: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> Result<Vec<u8>> {
+/// `stat` or `lstat`, as the bytes that the call stores, with this owner.
+pub fn stat_bytes(path: &CStr, follow: bool, (uid, gid): (u32, u32)) -> Result<Vec<u8>> {
     // SAFETY: an all-zero stat is valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: `stat` outlives the call.
-    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }, || "fstat".to_string())?;
+    let (flags, at) = (if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW }, &raw mut stat);
+    // SAFETY: `path` is NUL-terminated; `stat` outlives the call.
+    check(unsafe { libc::fstatat(libc::AT_FDCWD, path.as_ptr(), at, flags) }, || format!("stat({})", show(path)))?;
     (stat.st_uid, stat.st_gid) = (uid, gid);
     // SAFETY: on these 64-bit targets libc's structure is the kernel's; it was zeroed, padding too.
     Ok(unsafe { std::slice::from_raw_parts((&raw const stat).cast::<u8>(), size_of_val(&stat)) }.to_vec())
 }
 
-/// `statx` of an open file with these flags and mask, as the bytes that the call stores, with this owner.
-pub fn statx_bytes(fd: BorrowedFd<'_>, flags: i32, mask: u32, (uid, gid): (u32, u32)) -> Result<Vec<u8>> {
+/// `statx` with these flags and mask, as the bytes that the call stores, with this owner.
+pub fn statx_bytes(path: &CStr, flags: i32, mask: u32, (uid, gid): (u32, u32)) -> Result<Vec<u8>> {
     // SAFETY: an all-zero statx is valid.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    let (flags, at) = (flags | libc::AT_EMPTY_PATH, &raw mut stat);
-    // SAFETY: the empty path is a constant; `stat` outlives the call.
-    let ret = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, at) };
-    check(ret, || format!("statx({flags:#x}, {mask:#x})"))?;
+    let at = &raw mut stat;
+    // SAFETY: `path` is NUL-terminated; `stat` outlives the call.
+    let ret = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, mask, at) };
+    check(ret, || format!("statx({}, {flags:#x}, {mask:#x})", show(path)))?;
     (stat.stx_uid, stat.stx_gid) = (uid, gid);
     // SAFETY: libc's structure is the kernel's; it was zeroed, padding too.
     Ok(unsafe { std::slice::from_raw_parts((&raw const stat).cast::<u8>(), size_of_val(&stat)) }.to_vec())
 }
 
-/// `fchownat(fd, "", …, AT_EMPTY_PATH)`; `u32::MAX` keeps an id.
-pub fn chown_open(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
-    // SAFETY: the empty path is a constant.
-    let ret = unsafe { libc::fchownat(fd.as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) };
-    check(ret, || format!("fchownat(fd, {uid}, {gid})"))?;
+/// `chown` or `lchown`; `u32::MAX` keeps an id.
+pub fn chown(path: &CStr, follow: bool, uid: u32, gid: u32) -> Result<()> {
+    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    let ret = unsafe { libc::fchownat(libc::AT_FDCWD, path.as_ptr(), uid, gid, flags) };
+    check(ret, || format!("fchownat({}, {uid}, {gid})", show(path)))?;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! What a system call is about: a path or descriptor of another process, opened here without using it.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Asked;
+use super::records::link;
 use crate::sys::notify;
 
 /// The longest path the kernel takes, with its NUL.
@@ -60,6 +61,11 @@ pub(super) struct Here {
 impl Here {
     fn new(path: Vec<u8>, follow: bool, plain: bool) -> Option<Here> {
         Some(Here { path: CString::new(path).ok()?, follow, plain })
+    }
+
+    /// An open object's name in this process.
+    pub(super) fn of(object: BorrowedFd<'_>) -> Here {
+        Here { path: link(object), follow: true, plain: false }
     }
 
     /// The path without its last component; none when that is not a plain name.

@@ -6,8 +6,8 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use super::callee::{Named, Resolver};
-use super::records::{Records, hands_down};
+use super::callee::{Here, Named, Resolver};
+use super::records::{Look, Records, hands_down, link};
 use super::{Asked, Feature, failed, groups, xattrs};
 use crate::error::Result;
 use crate::layer::{IdShift, StackOwners, owners};
@@ -189,8 +189,21 @@ impl State {
             _ => (Named::path(asked, 0, false), 1),
         };
         let (uid, gid) = (asked.int(at) as u32, asked.int(at + 1) as u32);
-        let Some(object) = self.resolver.open(asked, named) else { return Answer::Continue };
         let exists = |id| id == KEEP || id <= IdShift::MAX_GUEST;
+        let here = self.resolver.here(asked, named);
+        if let Some(here) = &here
+            && (uid, gid) != (KEEP, KEEP)
+            && exists(uid)
+            && exists(gid)
+            && let Some(done) = self.change_file(asked, here, uid, gid)
+        {
+            return done;
+        }
+        let object = match here {
+            Some(here) => here.open(),
+            None => self.resolver.open(asked, named),
+        };
+        let Some(object) = object else { return Answer::Continue };
         if !exists(uid) || !exists(gid) {
             return Answer::Fail(libc::EINVAL);
         }
@@ -200,6 +213,39 @@ impl State {
         match self.change(object, uid, gid) {
             Ok(()) => Answer::Value(0),
             Err(errno) => Answer::Fail(errno),
+        }
+    }
+
+    /// The usual case in few calls: a file that no rule is about. None when it is not that.
+    fn change_file(&mut self, asked: &Asked<'_>, here: &Here, uid: u32, gid: u32) -> Option<Answer> {
+        let stat = here.stat().ok()?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return None;
+        }
+        let before = match (uid, gid) {
+            (KEEP, _) | (_, KEEP) | (0, 0) => match self.records.look(here) {
+                Look::Nothing => None,
+                Look::Owner(owner) => Some(owner),
+                Look::Unsure => return None,
+            },
+            _ => None,
+        };
+        if !asked.is_waiting() {
+            return Some(Answer::Continue);
+        }
+        let one = |id| if id == KEEP { KEEP } else { 0 };
+        if let Err(e) = notify::chown(&here.path, here.follow, one(uid), one(gid)) {
+            return Some(Answer::Fail(e.errno()));
+        }
+        let kept = before.unwrap_or((0, 0));
+        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
+        if owner == (0, 0) && before.is_none() {
+            return Some(Answer::Value(0));
+        }
+        match self.records.set_attribute(&here.path, here.follow, owner) {
+            Ok(true) => Some(Answer::Value(0)),
+            Ok(false) => None,
+            Err(e) => Some(Answer::Fail(e.raw_os_error())),
         }
     }
 
@@ -214,7 +260,7 @@ impl State {
             self.records.settle(object).map_err(errno)?;
         }
         let one = |id| if id == KEEP { KEEP } else { 0 };
-        notify::chown_open(object, one(uid), one(gid)).map_err(|e| e.errno())?;
+        notify::chown(&link(object), true, one(uid), one(gid)).map_err(|e| e.errno())?;
         if (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some()) {
             self.records.set(object, owner).map_err(errno)?;
         }
@@ -233,22 +279,33 @@ impl State {
             libc::SYS_stat => (Named::path(asked, 0, true), 1),
             _ => (Named::path(asked, 0, false), 1),
         };
-        let here = self.resolver.here(asked, named);
-        if here.as_ref().is_some_and(|here| self.records.has_none(here)) {
-            return Answer::Continue;
-        }
-        let object = match here {
-            Some(here) => here.open(),
-            None => self.resolver.open(asked, named),
+        let mut here = self.resolver.here(asked, named);
+        let owner = match here.as_ref().map(|here| self.records.look(here)) {
+            Some(Look::Nothing) => return Answer::Continue,
+            Some(Look::Owner(owner)) => Some(owner),
+            _ => None,
         };
-        let Some(object) = object else { return Answer::Continue };
-        let Some(owner) = self.records.owner(object.as_fd()) else { return Answer::Continue };
+        // As long as it is open, its name here leads to the object.
+        let object;
+        let (here, owner) = match (&here, owner) {
+            (Some(here), Some(owner)) => (here, owner),
+            _ => {
+                object = match here.take() {
+                    Some(here) => here.open(),
+                    None => self.resolver.open(asked, named),
+                };
+                let Some(object) = &object else { return Answer::Continue };
+                let Some(owner) = self.records.owner(object.as_fd()) else { return Answer::Continue };
+                (&*here.insert(Here::of(object.as_fd())), owner)
+            }
+        };
         let bytes = match extended {
             true => {
-                let flags = asked.int(2) & (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC);
-                notify::statx_bytes(object.as_fd(), flags, asked.int(3) as u32, owner)
+                let keep = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+                let flags = asked.int(2) & keep | if here.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+                notify::statx_bytes(&here.path, flags, asked.int(3) as u32, owner)
             }
-            false => notify::stat_bytes(object.as_fd(), owner),
+            false => notify::stat_bytes(&here.path, here.follow, owner),
         };
         if !asked.is_waiting() {
             return Answer::Continue;

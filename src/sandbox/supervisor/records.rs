@@ -1,7 +1,7 @@
 //! The owners that a step has set and sees: in an attribute where the object can have one, else in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, XattrFlags};
@@ -15,6 +15,16 @@ use crate::layer::owners::{self, Owner};
 struct Kept {
     object: OwnedFd,
     owner: Owner,
+}
+
+/// What a short look finds.
+pub(super) enum Look {
+    /// The owner is what the kernel says.
+    Nothing,
+    /// It is this one.
+    Owner(Owner),
+    /// That takes a closer look.
+    Unsure,
 }
 
 /// All owners but 0:0.
@@ -77,21 +87,48 @@ impl Records {
         })
     }
 
-    /// True if certainly no record is about what is there: the short way, without opening it.
-    pub(super) fn has_none(&self, here: &Here) -> bool {
-        if !self.kept.is_empty() && here.stat().is_ok_and(|stat| self.kept.contains_key(&key(&stat))) {
-            return false;
-        }
+    /// The short way to an owner, without opening the object.
+    pub(super) fn look(&self, here: &Here) -> Look {
         let mut buf = [0; 16];
         let found = match here.follow {
             true => rustix::fs::getxattr(&here.path, owners::ATTRIBUTE, &mut buf[..]),
             false => rustix::fs::lgetxattr(&here.path, owners::ATTRIBUTE, &mut buf[..]),
         };
         match found {
-            Ok(_) => false,
+            Ok(len) => return owners::from_text(&buf[..len]).map_or(Look::Nothing, Look::Owner),
             // What is not there has no owner.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => true,
-            Err(_) => self.shared.is_empty() || self.is_in_plain_directory(here),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Look::Nothing,
+            Err(_) => {}
+        }
+        if !self.kept.is_empty()
+            && let Ok(stat) = here.stat()
+            && let Some(kept) = self.kept.get(&key(&stat))
+        {
+            return Look::Owner(kept.owner);
+        }
+        match self.shared.is_empty() || self.is_in_plain_directory(here) {
+            true => Look::Nothing,
+            false => Look::Unsure,
+        }
+    }
+
+    /// Records an owner of something that is neither in memory nor shared so far; false when it cannot have
+    /// the attribute.
+    pub(super) fn set_attribute(&mut self, path: &CStr, follow: bool, owner: Owner) -> Result<bool, Errno> {
+        let text = owners::to_text(owner);
+        let (text, flags) = (text.as_bytes(), XattrFlags::empty());
+        let set = match follow {
+            true => rustix::fs::setxattr(path, owners::ATTRIBUTE, text, flags),
+            false => rustix::fs::lsetxattr(path, owners::ATTRIBUTE, text, flags),
+        };
+        match set {
+            Ok(()) => {
+                self.any = true;
+                Ok(true)
+            }
+            // Symlinks, fifos, sockets; file systems without attributes.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -137,15 +174,10 @@ impl Records {
 
     /// Records an owner.
     pub(super) fn set(&mut self, object: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
-        let text = owners::to_text(owner);
-        let set = rustix::fs::setxattr(link(object), owners::ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
-        match set {
-            Ok(()) => self.any = true,
-            // Symlinks, fifos, sockets; file systems without attributes.
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => self.keep(object, owner)?,
-            Err(e) => return Err(e),
+        match self.set_attribute(&link(object), true, owner)? {
+            true => Ok(()),
+            false => self.keep(object, owner),
         }
-        Ok(())
     }
 
     fn keep(&mut self, object: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {

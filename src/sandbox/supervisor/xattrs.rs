@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use super::Asked;
 use super::callee::Named;
 use super::ids::State;
-use super::records::link;
+use super::records::{Look, link};
 use crate::layer::owners;
 use crate::sys::notify::{self, Answer};
 
@@ -25,7 +25,7 @@ pub(super) fn list(state: &mut State, asked: &Asked<'_>) -> Answer {
         libc::SYS_flistxattr => Named::Fd(asked.int(0)),
         nr => Named::path(asked, 0, nr == libc::SYS_listxattr),
     };
-    if state.resolver.here(asked, named).is_some_and(|here| state.records.has_none(&here)) {
+    if state.resolver.here(asked, named).is_some_and(|here| matches!(state.records.look(&here), Look::Nothing)) {
         return Answer::Continue;
     }
     let Some(object) = state.resolver.open(asked, named) else { return Answer::Continue };
