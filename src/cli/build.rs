@@ -8,6 +8,7 @@ use super::outputs::Wanted;
 use super::request::RecipeArgs;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
+use crate::engine::verify::Setting;
 use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
 use crate::error::{Class, Result};
 
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
     progress: Option<Progress>,
+    /// The conditions of a round of `verify`; see `engine::verify::Setting`
+    #[arg(long, value_name = "JSON", hide = true, conflicts_with = "output")]
+    conditions: Option<String>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -45,8 +49,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    let setting = args.conditions.as_deref().map(Setting::parse).transpose()?;
+    if let Some(setting) = &setting {
+        setting.outside.enter()?;
+    }
     let settings = context.settings(args.jobs, args.progress)?;
     let mut request = args.args.request(args.recipe, args.until, &settings)?;
+    let is_round = setting.is_some();
+    request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;
     request.cache = match args.no_cache_from {
         Some(step) => CachePolicy::IgnoreFrom(step),
@@ -57,7 +67,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     build_and_export(context, &settings, &request, &set, |built| {
         match (&args.output, &settings.output_dir.value) {
             (Some(target), _) => outputs::choose(built, None, target),
-            (None, Some(dir)) if !built.outputs.is_empty() => {
+            (None, Some(dir)) if !is_round && !built.outputs.is_empty() => {
                 outputs::choose(built, None, &Target::Dir(dir.join(&built.recipe.name)))
             }
             _ => Ok(Vec::new()),

@@ -39,6 +39,7 @@ impl RecipeArgs {
             fail_on_miss: false,
             secrets,
             until,
+            conditions: Default::default(),
         })
     }
 }

@@ -18,6 +18,7 @@ mod session;
 mod shell;
 mod stack;
 mod state;
+pub mod verify;
 mod worker;
 
 pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict};

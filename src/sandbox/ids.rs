@@ -70,6 +70,15 @@ pub fn plan() -> Result<IdPlan> {
     }
 }
 
+/// The offset that [`prefer`] asked for.
+static PREFERRED: OnceLock<u32> = OnceLock::new();
+
+/// Another offset for root than the one it would have, as long as nothing was entered: `verify` shows that it
+/// does not matter. A user with a range has no choice.
+pub fn prefer(offset: u32) {
+    let _ = PREFERRED.set(offset);
+}
+
 /// Maps ids as [`plan`] says. From then on files of guest id `g` have id `g + offset` for this process.
 /// Must be called while the process has one thread; a second call does nothing.
 pub fn enter() -> Result<IdShift> {
@@ -78,7 +87,7 @@ pub fn enter() -> Result<IdShift> {
         return Ok(*shift);
     }
     let shift = match plan()? {
-        IdPlan::Direct(shift) => shift,
+        IdPlan::Direct(shift) => PREFERRED.get().map_or(shift, |offset| IdShift { offset: *offset }),
         IdPlan::Holder { uids, gids } => {
             hold(uids, gids)?;
             IdShift { offset: 1 }
