@@ -3,7 +3,7 @@
 mod api;
 mod build;
 mod demand;
-mod diff;
+pub(crate) mod diff;
 mod event;
 mod explain;
 mod export;

@@ -182,7 +182,7 @@ fn read(file: &str) -> String {
 
 /// The first range of at least [`COUNT`] ids that a subuid(5) file gives to the user. Ranges that touch the
 /// lowest ids, where system users live, are left alone.
-pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
+pub fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
     let number = uid.to_string();
     file.lines().find_map(|line| {
         let mut parts = line.trim().split(':');
@@ -194,7 +194,7 @@ pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u3
 }
 
 /// First id and length of each line of a `uid_map`, as this namespace sees it.
-pub(super) fn intervals(map: &str) -> Vec<(u32, u32)> {
+pub fn intervals(map: &str) -> Vec<(u32, u32)> {
     let parse = |line: &str| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
         let (start, _, len) = (numbers.next()??, numbers.next()??, numbers.next()??);

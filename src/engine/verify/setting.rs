@@ -31,6 +31,8 @@ pub struct Outside {
     pub host_name: Option<(String, String)>,
     /// Id on disk of a sandbox's root.
     pub id_offset: Option<u32>,
+    /// The user and group to become, by executing the program again when all else is done.
+    pub user: Option<(u32, u32)>,
 }
 
 impl Outside {
