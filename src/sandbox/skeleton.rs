@@ -68,11 +68,22 @@ impl<'a> Skeleton<'a> {
 
     /// Everything else.
     pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+        self.use_up_inodes(spec.conditions.used_inodes)?;
         self.lower(spec, host)?;
         if let Some(resolv) = &host.resolv {
             self.file("resolv.conf", 0o644, resolv)?;
         }
         self.behind_mounts(spec)
+    }
+
+    /// A memory file system counts its inodes and uses no number twice.
+    fn use_up_inodes(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            self.file("inode", 0o600, b"")?;
+            rustix::fs::unlinkat(self.top, "inode", rustix::fs::AtFlags::empty())
+                .map_err(|e| Error::machine("cannot remove a file of the skeleton").because(e))?;
+        }
+        Ok(())
     }
 
     /// The lowest layer. Its times are the recipe's, like those of all that lies above it.
