@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
+use rustix::io::Errno;
 
 use super::below::Below;
 use super::canonical::Node;
@@ -237,6 +238,7 @@ fn same(new: &Entry, lower: &Entry) -> bool {
 fn strip(file: BorrowedFd, names: &[CString]) -> io::Result<()> {
     for name in names {
         match rustix::fs::fremovexattr(file, name.as_c_str()) {
+            Err(Errno::NODATA) => {}
             Err(error) if name.to_bytes().starts_with(b"user.") => return Err(error.into()),
             _ => {}
         }

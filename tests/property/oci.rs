@@ -147,7 +147,8 @@ fn dress(path: &Path, member: &Member) {
     } else {
         chown(path, uid, gid).unwrap()
     }
-    if matches!(member.kind, EntryType::Regular | EntryType::Directory) {
+    if !symlink {
+        // Also what came from a default access list of the directory above.
         for name in xattr::list(path).unwrap() {
             xattr::remove(path, name).unwrap();
         }
