@@ -73,7 +73,7 @@ fn sources() -> Vec<SourceFile> {
 /// Good enough for this code: `//` begins a comment unless it is in a URL or a string before it is open.
 fn strip_comments(text: &str) -> String {
     let strip = |line: &str| match line.find("//") {
-        Some(at) if line[..at].matches('"').count() % 2 == 0 => line[..at].to_owned(),
+        Some(at) if line[..at].matches('"').count().is_multiple_of(2) => line[..at].to_owned(),
         _ => line.to_owned(),
     };
     text.lines().map(strip).collect::<Vec<_>>().join("\n")

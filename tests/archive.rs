@@ -216,6 +216,18 @@ fn what_cannot_be_is_said() {
     assert!(Archive::default().dir("d").link("a", "d").error().contains("directory"));
     assert!(Archive::default().with(EntryType::GNUSparse, b"s", b"", b"", |_| ()).error().contains("sparse"));
     assert!(Archive::default().file(".", "").error().contains("root"));
+    assert!(
+        Archive::default().pax(b"29 size=18446744073709551615\n").file("a", "").error().contains("extended")
+    );
+    let late = |header: &mut Header| header.as_old_mut().mtime = [0x80, 0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0];
+    for kind in [EntryType::Regular, EntryType::Directory, EntryType::Symlink, EntryType::Fifo] {
+        let archive = Archive::default().with(kind, b"late", b"x", b"", late);
+        // Either the time is kept (tmpfs) and verified by this, or refused.
+        if let Err(error) = archive.unpack() {
+            assert!(error.contains("member `late`") || error.contains("member `/late`"), "{error}");
+            assert!(error.contains("no time"), "{error}");
+        }
+    }
     assert!(Archive::default().pax(b"9 path=ab\n").file("a", "").error().contains("extended header"));
     let sum = Archive::default().file("a", "x");
     for (at, expected) in
@@ -235,6 +247,37 @@ fn what_cannot_be_is_said() {
 }
 
 #[test]
+fn damaged_archives_are_errors_or_other_layers_and_nothing_worse() {
+    let fs = tempfile::tempdir().unwrap();
+    let archive = pack_tree(&tree(fs.path()), fs.path());
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    };
+    let mut unpacked = 0;
+    for _ in 0..200 {
+        let mut bytes = archive.clone();
+        for _ in 0..1 + random() % 3 {
+            let block = random() % (bytes.len() / 512) * 512;
+            bytes[block + random() % 512] = random() as u8;
+            // The sum is made right again, so that the change gets past it.
+            let mut header = Header::from_byte_slice(&bytes[block..block + 512]).clone();
+            if header.as_bytes()[257..262] == *b"ustar" {
+                header.set_cksum();
+                bytes[block..block + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        let dest = tempfile::tempdir().unwrap();
+        if let Ok(layer) = unpack(&bytes[..], dest.path(), ids()) {
+            unpacked += 1;
+            assert_eq!(verify(&layer, dest.path(), ids()), Ok(()));
+        }
+    }
+    assert!(unpacked > 20, "{unpacked}");
+}
+
+#[test]
 fn pax_records_override_headers() {
     let long = "n".repeat(90);
     let name = format!("{long}/{long}/{long}");
@@ -242,6 +285,7 @@ fn pax_records_override_headers() {
     for (key, value) in [
         ("path", name.as_bytes()),
         ("mtime", b"-12.5"),
+        ("size", b"1"),
         ("uid", b"0"),
         ("SCHILY.xattr.user.note", b"a\n=\0b"),
         ("SCHILY.xattr.user.overlay.opaque", b"y"),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::{World, modes};
 
 fn world() -> World {
@@ -98,7 +100,9 @@ fn completions_know_every_subcommand() {
 #[test]
 fn a_closed_pipe_ends_the_command_quietly() {
     let world = world();
-    let mut child = world.spawn(&["completions", "zsh"]);
+    let mut command = world.command();
+    command.args(["completions", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use isolith::sandbox::{Limits, cgroup};
+
 use common::{World, assert_fails_closed, each_mode, facts, inside, inside_step, modes};
 
 const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"];
@@ -56,6 +58,15 @@ fn namespaces_of_steps_that_run_together_differ() {
         for name in NAMESPACES {
             assert_ne!(one[name], two[name], "{name} is shared ({})", world.mode.name);
         }
+    });
+}
+
+#[test]
+fn clocks_that_count_from_boot_start_near_zero() {
+    let host: f64 = fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap();
+    inside("cut -d ' ' -f 1 /proc/uptime", |_, lines| {
+        let seen: f64 = lines[0].parse().unwrap();
+        assert!(seen < 10.0 && (host < 60.0 || seen < host), "{seen} (the machine: {host})");
     });
 }
 
@@ -657,13 +668,22 @@ fn secrets_are_files_in_memory_and_nowhere_else() {
         let secret = world.write("secret.txt", value);
         world.recipe(
             "[[step]]\nname = \"use\"\nmounts = [{ secret = \"TOKEN\", at = \"/run/secrets/token\" }]\n\
-             run = 'wc -c < /run/secrets/token; stat -f -c %T /run/secrets/token; touch /used'\n\
+             run = 'cat /run/secrets/token; echo; wc -c < /run/secrets/token; stat -f -c %T /run/secrets/token; touch /used'\n\
              [[step]]\nname = \"after\"\nrun = 'test ! -e /run/secrets; env | grep -c hunter || true'\n\
              [outputs.default]\nfrom = \"/\"\n",
         );
         let flag = format!("TOKEN=file:{}", secret.display());
         let build = world.build_recipe("recipe.toml", &["--secret", &flag]).ok();
-        assert_eq!(build.log("use"), [value.len().to_string().as_str(), "tmpfs"]);
+        assert_eq!(build.log("use"), ["***", value.len().to_string().as_str(), "tmpfs"]);
+        let log = world.isolith(&[
+            "log",
+            "recipe.toml:use",
+            "--secret",
+            &flag,
+            "--store",
+            world.store().to_str().unwrap(),
+        ]);
+        assert!(log.stdout.contains("***") && !log.stdout.contains(value), "{log}");
         assert_eq!(build.log("after"), ["0"]);
         assert!(build.out.join("used").exists());
         assert!(!build.out.join("run/secrets").exists());
@@ -689,6 +709,49 @@ fn cache_and_tmpfs_mounts_are_not_part_of_the_layer() {
         ));
         assert_eq!(world.build().ok().log("two"), ["kept", "0"], "{}", world.mode.name);
     });
+}
+
+// --- limits
+
+/// Runs a step that goes beyond a limit; the error names it.
+fn over_limit(limit: &str, script: &str) {
+    each_mode(|world| {
+        let name = limit.split(' ').next().unwrap();
+        world.recipe(&format!("[[step]]\nname = \"over\"\nlimits = {{ {limit} }}\nrun = '{script}'"));
+        let build = world.build();
+        let warned = build.events.iter().any(|event| {
+            event["event"] == "warning" && event["message"].as_str().unwrap().contains("cannot be enforced")
+        });
+        if warned {
+            // No cgroup to be had, which is said; time and disk need none, and root has them almost anywhere.
+            assert!(name != "time" && name != "disk", "{}", build.run);
+            let limits = Limits { memory: Some(1), pids: Some(1), ..Limits::default() };
+            assert!(world.mode.uid != 0 || matches!(cgroup::plan(&limits), cgroup::Plan::Impossible { .. }));
+            return;
+        }
+        assert_eq!(build.run.code, 1, "{}", build.run);
+        assert!(build.run.stderr.contains(name), "{}", build.run);
+    });
+}
+
+#[test]
+fn limit_on_time() {
+    over_limit("time = \"1s\"", "sleep 60");
+}
+
+#[test]
+fn limit_on_disk() {
+    over_limit("disk = \"1MiB\"", "dd if=/dev/zero of=/big bs=1M count=64; sleep 60");
+}
+
+#[test]
+fn limit_on_memory() {
+    over_limit("memory = \"16MiB\"", "head -c 100000000 /dev/zero | tail -n 1 > /dev/null; exit 1");
+}
+
+#[test]
+fn limit_on_processes() {
+    over_limit("pids = 5", "for i in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; wait; exit 1");
 }
 
 // --- fail closed

@@ -119,7 +119,7 @@ fn host_file_by_leaving_a_chroot() {
     attempt_with(
         "cat $CANARY
          mkdir jail; cp $(which busybox) jail/
-         chroot jail /busybox sh -c \"cd ../../../../..; /busybox cat .$CANARY; /busybox chroot . /busybox cat $CANARY\"",
+         chroot jail /busybox sh -c \"cd ../../../../..; /busybox cat .$CANARY; /busybox ls ./layers ./skel && /busybox echo REACHED\"",
         canary,
     );
 }
@@ -328,7 +328,7 @@ fn processes_left_behind_by_a_killed_isolith() {
         let store = world.store();
         let args = ["build", "recipe.toml", "--store", store.to_str().unwrap(), "--progress", "json"];
         let mut child = world.spawn(&args);
-        let mut out = child.0.stdout.take().unwrap();
+        let mut out = child.stdout.take().unwrap();
         let mut seen = String::new();
         while !seen.contains("begun") {
             let mut part = [0; 4096];

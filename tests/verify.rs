@@ -101,7 +101,7 @@ fn ids_of_a_range_are_guest_ids_in_the_layer() {
         let file = fs.path().join("f");
         std::fs::write(&file, "x").unwrap();
         chown(&file, Some(offset + 12), Some(offset + 34)).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
         let acl = |id: u32| {
             let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[4, 0], &id.to_le_bytes()].concat();
             let none = u32::MAX;
@@ -211,4 +211,20 @@ fn a_large_file_is_hashed_like_any_other() {
     let digest = isolith::digest::ContentDigest::of(&bytes);
     assert_eq!(layer.entries()[1].kind, Kind::File { size: 3_000_000, digest });
     assert_eq!(fs.path().join("big").metadata().unwrap().mtime(), 1);
+}
+
+#[test]
+fn deep_trees_are_no_danger() {
+    let fs = upper();
+    let depth = 1900;
+    let mut dir = std::fs::File::open(fs.path()).unwrap();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&dir, "d", Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, "d", flags, Mode::empty()).unwrap().into();
+    }
+    drop(dir);
+    let layer = commit(fs.path(), &View::default(), 1, ids()).unwrap();
+    assert_eq!(layer.entries().len(), depth + 1);
+    verify(&layer, fs.path(), ids()).unwrap();
 }

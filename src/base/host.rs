@@ -159,9 +159,9 @@ fn note(hasher: &mut blake3::Hasher, name: &[u8], stat: &Stat) {
         stat.st_ino,
         size,
         stat.st_mtime as u64,
-        stat.st_mtime_nsec as u64,
+        stat.st_mtime_nsec,
         stat.st_ctime as u64,
-        stat.st_ctime_nsec as u64,
+        stat.st_ctime_nsec,
     ] {
         hasher.update(&field.to_le_bytes());
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use super::request::RecipeArgs;
 use super::target::RecipeRef;
+use crate::engine::Session;
 use crate::error::Result;
 use crate::sys::signals;
 
@@ -24,7 +25,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     signals::die_on_broken_pipe();
     let settings = context.settings(None, None)?;
     let request = args.args.request(args.target.recipe, args.target.step, &settings)?;
-    let explanations = context.session(&settings)?.explain(&request)?;
+    let explanations = Session::open(&settings.store.value)?.explain(&request)?;
     if args.json {
         context.ui.json_lines(&explanations)?;
     } else {

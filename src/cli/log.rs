@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use super::request::RecipeArgs;
 use super::target::RecipeRef;
+use crate::engine::Session;
 use crate::error::Result;
 use crate::sys::signals;
 
@@ -22,7 +23,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, None)?;
     let one = args.target.step.is_some();
     let request = args.args.request(args.target.recipe, args.target.step, &settings)?;
-    let logs = context.session(&settings)?.logs(&request)?;
+    let logs = Session::open(&settings.store.value)?.logs(&request)?;
     context.ui.logs(&logs, one)?;
     Ok(ExitCode::SUCCESS)
 }

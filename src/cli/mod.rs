@@ -2,6 +2,7 @@
 
 mod build;
 mod completions;
+mod diff;
 mod doctor;
 mod explain;
 mod export;
@@ -60,7 +61,7 @@ impl Surroundings {
 #[command(disable_help_subcommand = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 a step failed; 2 usage; 3 the recipe is wrong; 4 a miss under \
-    --fail-on-miss; 125 isolith or the machine failed; 130 interrupted."
+    --fail-on-miss, a difference, or not reproducible; 125 isolith or the machine failed; 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -97,6 +98,8 @@ enum Command {
     Shell(shell::Args),
     /// Build a recipe and write an output to a directory or a tar archive
     Export(export::Args),
+    /// Say what differs between two layers, steps, outputs, recipes, directories or archives
+    Diff(diff::Args),
     /// Look after the store
     Store(store::Args),
     /// Check whether this machine can run sandboxes, and say how to mend it
@@ -122,7 +125,8 @@ impl Context {
         Settings::load(&self.surroundings.env, &flags)
     }
 
-    /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it.
+    /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing
+    /// open it themselves: those signals may just end them.
     fn session(&self, settings: &Settings) -> Result<Session> {
         let session = Session::open(&settings.store.value)?;
         signals::cancel_on_signals(session.cancel_flag());
@@ -158,6 +162,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),
         Command::Export(args) => export::run(context, args),
+        Command::Diff(args) => diff::run(context, args),
         Command::Store(args) => store::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Init(args) => init::run(context, args),

@@ -49,11 +49,11 @@ pub fn missing(
         if !wanted[node] || knowledge.get(node).is_some() {
             continue;
         }
-        if may_use_cache(plan, policy, node) {
-            if let Some(known) = look_up(store, plan, node)? {
-                knowledge.set(node, known);
-                continue;
-            }
+        if may_use_cache(plan, policy, node)
+            && let Some(known) = look_up(store, plan, node)?
+        {
+            knowledge.set(node, known);
+            continue;
         }
         missing.push(node);
         for need in plan.needs(node) {
@@ -81,10 +81,10 @@ pub fn with_lost(
                 if plan.step(need).is_none() && plan.needs(need).is_empty() && is_input(plan, need) {
                     continue; // Inputs are copied in when they are needed.
                 }
-                if let Some(known) = knowledge.get(need) {
-                    if !knowledge.is_ready(store, &known.layer.clone(), ids)? {
-                        lost.push(need);
-                    }
+                if let Some(known) = knowledge.get(need)
+                    && !knowledge.is_ready(store, &known.layer.clone(), ids)?
+                {
+                    lost.push(need);
                 }
             }
         }

@@ -263,25 +263,25 @@ fn explain_miss(
     let stack = resolver.layers(&step.stack)?.iter().map(LayerId::to_hex).collect();
     let action = ActionDocument { stack, ..step.document.clone() };
     let key = action.key();
-    if let Some(record) = store.action(&key)? {
-        if store.presence(&record.layer) != Presence::Missing {
-            let known = super::state::Known {
-                layer: record.layer,
-                action: Some(key),
-                how: super::OutcomeKind::CutoffHit,
-                wall_ms: 0,
-            };
-            knowledge.set(node, known);
-            let reasons =
-                vec!["what it sees is the same as before, although something below ran again".to_string()];
-            return Ok(Explanation {
-                step: name,
-                verdict: Verdict::CutoffHit,
-                key: Some(key),
-                nearest: Some(key),
-                reasons,
-            });
-        }
+    if let Some(record) = store.action(&key)?
+        && store.presence(&record.layer) != Presence::Missing
+    {
+        let known = super::state::Known {
+            layer: record.layer,
+            action: Some(key),
+            how: super::OutcomeKind::CutoffHit,
+            wall_ms: 0,
+        };
+        knowledge.set(node, known);
+        let reasons =
+            vec!["what it sees is the same as before, although something below ran again".to_string()];
+        return Ok(Explanation {
+            step: name,
+            verdict: Verdict::CutoffHit,
+            key: Some(key),
+            nearest: Some(key),
+            reasons,
+        });
     }
     let (nearest, reasons) = explainer.reasons(node, &action);
     Ok(Explanation { step: name, verdict: Verdict::Miss, key: Some(key), nearest, reasons })

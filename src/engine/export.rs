@@ -34,10 +34,10 @@ impl Session {
     pub fn export(&mut self, layers: &[LayerId], target: &Target) -> Result<()> {
         let look = view(&self.store, layers, |_| None)?;
         let (manifest, sources) = flatten(&look, &GuestPath::root(), 1)?;
-        if let Target::Dir(dir) = target {
-            if is_intact(&self.store, dir, &manifest) {
-                return Ok(());
-            }
+        if let Target::Dir(dir) = target
+            && is_intact(&self.store, dir, &manifest)
+        {
+            return Ok(());
         }
         let ids = self.enter_ids()?;
         for layer in layers {

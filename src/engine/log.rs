@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::redact::Redactor;
 use crate::digest::ActionKey;
 use crate::error::{Error, Result};
 use crate::store::{LogWriter, Store};
@@ -20,12 +21,16 @@ pub struct Capture<'a> {
     path: PathBuf,
     writer: LogWriter<'a>,
     tail: VecDeque<String>,
+    redactor: Redactor,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
 }
 
 impl<'a> Capture<'a> {
-    /// A log for the action.
-    pub fn new(store: &'a Store, key: &ActionKey) -> Self {
-        Self { path: store.log_path(key), writer: store.log_writer(key), tail: VecDeque::new() }
+    /// A log for the action, without the secrets that `redactor` knows.
+    pub fn new(store: &'a Store, key: &ActionKey, redactor: Redactor) -> Self {
+        let (path, writer) = (store.log_path(key), store.log_writer(key));
+        Self { path, writer, tail: VecDeque::new(), redactor, line: Vec::new() }
     }
 
     /// Standard input (empty), output and error for the sandbox, and the end to read from.
@@ -40,7 +45,6 @@ impl<'a> Capture<'a> {
     /// Reads until every writer is gone; `each` gets every line.
     pub fn follow(&mut self, mut from: File, mut each: impl FnMut(String)) -> Result<()> {
         let mut buffer = vec![0; 64 * 1024];
-        let mut line: Vec<u8> = Vec::new();
         loop {
             let n = match from.read(&mut buffer) {
                 Ok(0) => break,
@@ -48,25 +52,33 @@ impl<'a> Capture<'a> {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(Error::machine("cannot read what a step prints").because(e)),
             };
-            self.writer.write(&buffer[..n])?;
-            for byte in &buffer[..n] {
-                if *byte == b'\n' || line.len() >= LONGEST_LINE {
-                    self.line(&mut line, &mut each);
-                }
-                if *byte != b'\n' {
-                    line.push(*byte);
-                }
-            }
+            let shown = self.redactor.pass(&buffer[..n]);
+            self.take(&shown, &mut each)?;
         }
-        if !line.is_empty() {
-            self.line(&mut line, &mut each);
+        let rest = self.redactor.rest();
+        self.take(&rest, &mut each)?;
+        if !self.line.is_empty() {
+            self.end_line(&mut each);
         }
         Ok(())
     }
 
-    fn line(&mut self, line: &mut Vec<u8>, each: &mut impl FnMut(String)) {
-        let text = String::from_utf8_lossy(line).trim_end_matches('\r').to_string();
-        line.clear();
+    fn take(&mut self, bytes: &[u8], each: &mut impl FnMut(String)) -> Result<()> {
+        self.writer.write(bytes)?;
+        for byte in bytes {
+            if *byte == b'\n' || self.line.len() >= LONGEST_LINE {
+                self.end_line(each);
+            }
+            if *byte != b'\n' {
+                self.line.push(*byte);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_line(&mut self, each: &mut impl FnMut(String)) {
+        let text = String::from_utf8_lossy(&self.line).trim_end_matches('\r').to_string();
+        self.line.clear();
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }

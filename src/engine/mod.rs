@@ -3,13 +3,16 @@
 mod api;
 mod build;
 mod demand;
+mod diff;
 mod event;
 mod explain;
 mod export;
 mod history;
+pub mod inspect;
 mod log;
 mod plan;
 mod planner;
+mod redact;
 mod schedule;
 mod session;
 mod shell;
@@ -18,5 +21,6 @@ mod state;
 mod worker;
 
 pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict};
+pub use diff::{Comparison, PathDifference, Subject};
 pub use event::{Event, Observer, OutcomeKind, StepReport};
 pub use session::Session;

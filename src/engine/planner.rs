@@ -32,6 +32,17 @@ struct Planner<'a> {
     open: Vec<PathBuf>,
 }
 
+/// What the steps of a recipe start from.
+#[derive(Default)]
+struct Ground {
+    /// The finished stack of another recipe.
+    below: Option<Arc<Stack>>,
+    /// A layer.
+    layer: Option<NodeId>,
+    /// A view of this machine.
+    host: Option<HostView>,
+}
+
 impl Planner<'_> {
     /// Plans a recipe, or finds it among those already planned.
     fn recipe(&mut self, path: &Path, args: &BTreeMap<String, String>, is_root: bool) -> Result<usize> {
@@ -54,7 +65,7 @@ impl Planner<'_> {
 
     fn planned(&mut self, recipe: Recipe, is_root: bool) -> Result<Planned> {
         let mut inputs = BTreeMap::new();
-        let (below, base, host) = self.base(&recipe)?;
+        let Ground { below, layer: base, host } = self.base(&recipe)?;
         if let Some(base) = base {
             inputs.insert("base".to_string(), base);
         }
@@ -130,26 +141,28 @@ impl Planner<'_> {
         Ok(Planned { recipe, host, inputs, steps, finished, outputs })
     }
 
-    /// What lies below the base layer, the base layer, and the host view.
-    fn base(&mut self, recipe: &Recipe) -> Result<(Option<Arc<Stack>>, Option<NodeId>, Option<HostView>)> {
+    /// What the steps of a recipe start from.
+    fn base(&mut self, recipe: &Recipe) -> Result<Ground> {
         Ok(match &recipe.base {
-            Base::Scratch => (None, None, None),
-            Base::Host { paths } => (None, None, Some(fingerprint(paths)?)),
+            Base::Scratch => Ground::default(),
+            Base::Host { paths } => Ground { host: Some(fingerprint(paths)?), ..Ground::default() },
             Base::Dir { path } => {
                 let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
-                (None, Some(self.input("base".to_string(), scan)), None)
+                Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
             }
             Base::Tar { path, sha256 } => {
                 let archive = self.archive(path)?;
                 if let Some(wanted) = sha256 {
                     self.check_sha256(path, archive, wanted, &recipe.path)?;
                 }
-                let work = Work::Tar { path: path.clone() };
-                (None, Some(self.node("base".to_string(), Definition::Tar { archive }, work)), None)
+                let work = Work::Tar { path: path.clone(), digest: archive };
+                let layer = self.node("base".to_string(), Definition::Tar { archive }, work);
+                Ground { layer: Some(layer), ..Ground::default() }
             }
             Base::Recipe { path } => {
                 let from = self.recipe(path, &BTreeMap::new(), false)?;
-                (Some(self.recipes[from].finished.clone()), None, self.recipes[from].host.clone())
+                let from = &self.recipes[from];
+                Ground { below: Some(from.finished.clone()), layer: None, host: from.host.clone() }
             }
         })
     }

@@ -9,10 +9,11 @@ use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
 use super::state::Knowledge;
 use super::worker::Workshop;
-use super::{Observer, Request, Session, State, demand};
+use super::{Event, Observer, Request, Session, State, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
+use crate::layer::prepare_upper;
 use crate::sandbox::Status;
 
 impl Session {
@@ -40,11 +41,14 @@ impl Session {
         let (store, _, ids) = self.parts()?;
         let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
         missing.retain(|other| *other != node);
-        if !missing.is_empty() {
-            if let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)? {
-                return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
-                    .hint("the state of a step can be opened when all steps below it are there"));
-            }
+        let planned = missing.iter().filter(|node| plan.step(**node).is_some());
+        observer
+            .event(Event::Planned { steps: planned.map(|node| plan.nodes[*node].name.clone()).collect() });
+        if !missing.is_empty()
+            && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
+        {
+            return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
+                .hint("the state of a step can be opened when all steps below it are there"));
         }
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
@@ -79,10 +83,11 @@ impl Session {
             }
         }
         action.argv = match command {
-            [] => vec!["/bin/sh".to_string()],
+            [] => vec![own_shell(&action.argv)],
             command => command.to_vec(),
         };
         let run = store.new_run(ids)?;
+        prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
         let mut spec = shop.spec(step, action, layers, run.name())?;
         spec.on_top = on_top;
@@ -125,6 +130,14 @@ impl Session {
                 .hint("build it first"));
         }
         Ok(logs)
+    }
+}
+
+/// The shell that a step's `run` text goes to, when it has one.
+fn own_shell(argv: &[String]) -> String {
+    match argv {
+        [shell, flags, _] if flags.starts_with('-') && flags.contains('c') => shell.clone(),
+        _ => "/bin/sh".to_string(),
     }
 }
 

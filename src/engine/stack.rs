@@ -95,15 +95,15 @@ impl Resolver<'_> {
             .hint("put one `after` the other, or let only one of them write there")
         })?;
         let id = fix_up.id();
-        if let Some(ids) = self.ids {
-            if !self.store.ready(&id, ids)? {
-                let scratch = self.store.scratch()?;
-                let tree = scratch.tree()?;
-                place(&fix_up, &tree, Owners::Guest(ids), &|entry| {
-                    Err(Error::machine(format!("a merge has a file: `{}`", entry.path)))
-                })?;
-                self.store.add_layer(&tree, &fix_up)?;
-            }
+        if let Some(ids) = self.ids
+            && !self.store.ready(&id, ids)?
+        {
+            let scratch = self.store.scratch()?;
+            let tree = scratch.tree()?;
+            place(&fix_up, &tree, Owners::Guest(ids), &|entry| {
+                Err(Error::machine(format!("a merge has a file: `{}`", entry.path)))
+            })?;
+            self.store.add_layer(&tree, &fix_up)?;
         }
         Ok(id)
     }
@@ -154,10 +154,10 @@ pub fn mountable(store: &Store, layers: Vec<LayerId>, ids: IdShift) -> Result<Ve
     let key = blake3::hash(low.iter().flat_map(|layer| *layer.as_bytes()).collect::<Vec<_>>().as_slice());
     let key = key.to_hex().to_string();
     let mut squashed: Option<LayerId> = store.get_note("squash", &key);
-    if let Some(layer) = squashed {
-        if !store.ready(&layer, ids)? {
-            squashed = None;
-        }
+    if let Some(layer) = squashed
+        && !store.ready(&layer, ids)?
+    {
+        squashed = None;
     }
     let squashed = match squashed {
         Some(layer) => layer,

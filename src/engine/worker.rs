@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
 use super::plan::{NodeId, Plan, StepNode, Work};
+use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
 use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
@@ -15,7 +16,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, commit};
+use crate::layer::{IdShift, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
@@ -60,7 +61,7 @@ impl Workshop<'_> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
-            Work::Tar { path } => import_tar(self.store, path, self.ids)?,
+            Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
@@ -115,10 +116,8 @@ impl Workshop<'_> {
         let key = action.key();
         let name = &self.plan.nodes[node].name;
         let may_use = self.may_use_cache(node);
-        if may_use {
-            if let Some(known) = self.known_action(&key)? {
-                return self.cutoff(node, known);
-            }
+        if may_use && let Some(known) = self.known_action(&key)? {
+            return self.cutoff(node, known);
         }
         if self.request.fail_on_miss {
             return Err(self.miss(node, name, &action));
@@ -178,11 +177,13 @@ impl Workshop<'_> {
 
     /// Records what a definition has turned out to make.
     fn define(&self, node: NodeId, known: &Known) -> Result<()> {
-        let planned = &self.plan.nodes[node];
-        let document = serde_json::to_value(&planned.definition)
+        self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
+    }
+
+    fn definition(&self, node: NodeId, known: &Known) -> Result<DefinitionRecord> {
+        let document = serde_json::to_value(&self.plan.nodes[node].definition)
             .map_err(|e| Error::machine("a definition has no JSON form").because(e))?;
-        let record = DefinitionRecord { document, action: known.action, layers: vec![known.layer] };
-        self.store.put_definition(&planned.key, &record)
+        Ok(DefinitionRecord { document, action: known.action, layers: vec![known.layer] })
     }
 
     fn run(
@@ -197,13 +198,15 @@ impl Workshop<'_> {
         let name = &self.plan.nodes[node].name;
         let below = self.resolver().view(&layers)?;
         let run = self.store.new_run(self.ids)?;
+        prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
             self.observer.event(Event::Warning {
                 message: format!("limits of step `{name}` cannot be enforced: {why} (hint: {fix})"),
             });
         }
-        let mut capture = Capture::new(self.store, &key);
+        let mut capture =
+            Capture::new(self.store, &key, Redactor::new(spec.secrets.iter().map(|secret| &*secret.value)));
         let outcome = {
             let (stdio, reader) = capture.pipes()?;
             let sandbox = self.executor.spawn(&spec, stdio)?;
@@ -275,8 +278,8 @@ impl Workshop<'_> {
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
         };
-        self.store.put_action(&key, &record)?;
-        self.define(node, &known)?;
+        let definition = self.definition(node, &known)?;
+        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
         Ok(Made::Layer(known))
     }
 

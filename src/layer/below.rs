@@ -6,6 +6,7 @@ use super::{Entry, Kind};
 use crate::path::GuestPath;
 
 /// What lower layers have at one path.
+#[derive(Clone)]
 pub(super) struct Below<'a> {
     view: &'a View,
     stacked: Stacked<'a>,

@@ -37,8 +37,8 @@ pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Re
 pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Manifest> {
     let open = || disk::open_root(upper).map_err(|why| Error::io("open", upper, why));
     let root = open()?;
-    let walk = Walk { times: disk::times(epoch), ids };
-    let mut nodes = walk.nodes(open()?, Below::root(below))?;
+    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below) };
+    let mut nodes = walk.nodes(open()?)?;
     canonical::complete(&mut nodes);
     for node in nodes.iter().rev().filter(|node| !node.kept && !node.entry.path.is_root()) {
         remove(root.as_fd(), node).map_err(|why| failed("remove the unchanged", &node.entry.path, why))?;
@@ -49,6 +49,11 @@ pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Ma
         rustix::fs::utimensat(&root, path, &walk.times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|why| failed("set the time of", &node.entry.path, why.into()))
     })?;
+    let time = rustix::fs::fstat(&root).map(|stat| stat.st_mtime);
+    if !nodes.is_empty() && time != Ok(epoch) {
+        return Err(Error::io("set the time of", upper, disk::wrong_time(epoch))
+            .hint("choose another epoch, or put the store on another file system"));
+    }
     canonical::manifest(nodes)
         .map_err(|why| Error::machine("what the step wrote cannot be a layer").because(why))
 }

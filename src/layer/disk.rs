@@ -5,9 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Entry, IdShift, Kind, Xattrs, content, xattrs};
@@ -25,17 +23,6 @@ pub(super) fn open(dir: BorrowedFd, name: &CStr, flags: OFlags) -> io::Result<Ow
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?),
-        done => Ok(done?),
-    }
-}
-
-/// Opens the directory at a path of the layer whose tree is at `root`, for reading.
-pub(super) fn open_below(root: BorrowedFd, path: &GuestPath) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let open = |flags| rustix::fs::openat2(root, path.as_relative(), flags, Mode::empty(), resolve);
-    match open(flags | OFlags::NOATIME) {
-        Err(Errno::PERM) => Ok(open(flags)?),
         done => Ok(done?),
     }
 }
@@ -173,6 +160,16 @@ pub(super) fn times(seconds: i64) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
+/// True for the times that every file system keeps as they are; others may be moved to the nearest one.
+pub(super) fn is_plain_time(seconds: i64) -> bool {
+    (0..1 << 31).contains(&seconds)
+}
+
+/// The error about a time that came out as another one.
+pub(super) fn wrong_time(seconds: i64) -> io::Error {
+    io::Error::other(format!("this file system has no time {seconds} (seconds since 1970)"))
+}
+
 /// Makes a whiteout, owned like everything the sandbox's root makes.
 pub(super) fn make_whiteout(dir: BorrowedFd, name: &[u8], ids: IdShift) -> io::Result<()> {
     rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?;
@@ -199,7 +196,11 @@ pub(super) fn dress(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result
         }
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(entry.mode)))?;
-    Ok(rustix::fs::futimens(file, &times(entry.mtime))?)
+    rustix::fs::futimens(file, &times(entry.mtime))?;
+    if !is_plain_time(entry.mtime) && rustix::fs::fstat(file)?.st_mtime != entry.mtime {
+        return Err(wrong_time(entry.mtime));
+    }
+    Ok(())
 }
 
 /// Opens the directory at `path` on the host.

@@ -213,6 +213,10 @@ impl Tree {
             }
             rustix::fs::utimensat(parent, name, &disk::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(failing("set the time"))?;
+            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+            if !disk::is_plain_time(entry.mtime) && stat.is_ok_and(|stat| stat.st_mtime != entry.mtime) {
+                return Err(Problem::Failed("set the time", disk::wrong_time(entry.mtime)));
+            }
         }
         self.add(entry);
         Ok(())

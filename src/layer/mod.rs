@@ -4,6 +4,7 @@ mod below;
 mod canonical;
 mod codec;
 mod commit;
+mod compare;
 mod content;
 mod decompress;
 mod disk;
@@ -20,6 +21,7 @@ mod place;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
+mod traverse;
 mod unpack;
 mod verify;
 mod view;
@@ -27,6 +29,7 @@ mod walk;
 mod xattrs;
 
 pub use commit::{commit, prepare_upper};
+pub use compare::{Aspects, Change, Difference, compare, word};
 pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use flatten::{Source, Sources, flatten};

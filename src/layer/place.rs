@@ -248,8 +248,13 @@ impl Tree<'_> {
             fchown(fd, Some(uid), Some(gid)).map_err(|why| self.failed("change the owner of", entry, why))?;
         }
         for (name, value) in self.xattrs(entry)? {
-            fsetxattr(fd, name, &value, XattrFlags::empty())
-                .map_err(|why| self.failed("set an extended attribute of", entry, why))?;
+            fsetxattr(fd, name, &value, XattrFlags::empty()).map_err(|why| {
+                let failed = self.failed("set an extended attribute of", entry, why);
+                match why {
+                    Errno::OPNOTSUPP => failed.hint("use a file system that has extended attributes"),
+                    _ => failed,
+                }
+            })?;
         }
         fchmod(fd, self.mode(entry)).map_err(|why| self.failed("change the mode of", entry, why))?;
         futimens(fd, &disk::times(entry.mtime)).map_err(|why| self.failed("set the time of", entry, why))

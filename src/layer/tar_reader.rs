@@ -186,7 +186,10 @@ impl Member {
     /// Lets a pax record override what the header says.
     fn apply(&mut self, key: &[u8], value: Vec<u8>) -> io::Result<()> {
         let text = || std::str::from_utf8(&value).map_err(|_| invalid("a malformed extended header"));
-        let natural = || text()?.parse::<u64>().map_err(|_| invalid("a malformed extended header"));
+        let natural = || match text()?.parse() {
+            Ok(number) if number <= i64::MAX as u64 => Ok(number),
+            _ => Err(invalid("a malformed extended header")),
+        };
         match key {
             pax::PATH => self.path = value,
             pax::LINKPATH => self.link = value,

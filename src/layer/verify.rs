@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rayon::prelude::*;
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::canonical::{self, Node};
 use super::disk;
+use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Manifest, Xattrs};
 use crate::path::GuestPath;
 
@@ -30,7 +30,7 @@ pub struct Damage {
 /// Anything that cannot be read is damage, too.
 pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage> {
     let path = GuestPath::root();
-    let failed = |why: io::Error| damage(&GuestPath::root(), format!("cannot be read: {why}"));
+    let failed = |why: io::Error| damage(&path, format!("cannot be read: {why}"));
     let root = disk::open_root(fs).map_err(failed)?;
     if manifest.is_empty() {
         let names = disk::names(root.as_fd()).map_err(failed)?;
@@ -38,17 +38,10 @@ pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage
         return extra.map_or(Ok(()), |extra| Err(damage(&extra, "is not part of the layer")));
     }
     let (mut nodes, mut damages) = (Vec::new(), Vec::new());
-    // Level by level: no stack or set of open files grows with the depth.
-    let mut level = vec![path];
-    while !level.is_empty() {
-        let seen: Vec<Seen> = level.par_iter().flat_map(|path| directory(root.as_fd(), path, ids)).collect();
-        level.clear();
-        for seen in seen {
-            match seen {
-                Seen::Node(node) => nodes.push(node),
-                Seen::Dir(path) => level.push(path),
-                Seen::Bad(damage) => damages.push(damage),
-            }
+    for seen in traverse(&Look { ids }, root, ()) {
+        match seen {
+            Ok(node) => nodes.push(node),
+            Err(damage) => damages.push(damage),
         }
     }
     nodes.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
@@ -126,59 +119,71 @@ fn kind_detail(kind: &Kind) -> String {
     }
 }
 
-/// Something on the way through a tree.
-enum Seen {
-    /// What is at a path.
-    Node(Node),
-    /// A directory that is to be looked at.
-    Dir(GuestPath),
-    /// What cannot be in a layer.
-    Bad(Damage),
+/// What is at one path; an error when it cannot be in a layer.
+type Seen = Result<Node, Damage>;
+
+struct Look {
+    ids: IdShift,
 }
 
-/// A directory and what is in it, in no order.
-fn directory(root: BorrowedFd, path: &GuestPath, ids: IdShift) -> Vec<Seen> {
-    let looked = disk::open_below(root, path).and_then(|dir| {
-        let looked = disk::look_at(&dir, ids)?;
-        let names = disk::names(dir.as_fd())?;
-        Ok((dir, looked, names))
-    });
-    let (dir, (stat, attributes), names) = match looked {
-        Ok(looked) => looked,
-        Err(why) => return vec![unreadable(path, why)],
-    };
-    let inside = names.par_iter().flat_map_iter(|(name, _)| {
-        let path = path.join(name.to_bytes());
-        child(dir.as_fd(), name, &path, ids).unwrap_or_else(|why| vec![unreadable(&path, why)])
-    });
-    let mut seen: Vec<Seen> = inside.collect();
-    seen.extend(node(path.clone(), &stat, ids, attributes.kept, Kind::Dir { opaque: attributes.opaque }));
-    seen
-}
+impl Visitor for Look {
+    type Context = ();
+    type Item = Seen;
 
-fn child(dir: BorrowedFd, name: &CStr, path: &GuestPath, ids: IdShift) -> io::Result<Vec<Seen>> {
-    let stat = disk::stat(dir, name)?;
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => return Ok(vec![Seen::Dir(path.clone())]),
-        kind @ (FileType::RegularFile | FileType::Fifo) => {
-            let file = disk::open(dir, name, OFlags::empty())?;
-            let attributes = disk::attributes(file.as_fd(), ids)?;
-            let kind = match kind {
-                FileType::Fifo => Kind::Fifo,
-                _ => disk::file_kind(file.as_fd(), &stat)?,
-            };
-            (kind, attributes.kept)
-        }
-        FileType::Symlink => (disk::symlink_kind(dir, name)?, Xattrs::new()),
-        FileType::CharacterDevice if disk::is_whiteout(&stat) => {
-            return Ok(vec![Seen::Node(Node::whiteout(path.clone()))]);
-        }
-        FileType::CharacterDevice => (Kind::CharDevice { major, minor }, Xattrs::new()),
-        FileType::BlockDevice => (Kind::BlockDevice { major, minor }, Xattrs::new()),
-        _ => return Ok(vec![Seen::Bad(damage(path, "is a socket, which no layer has"))]),
-    };
-    Ok(node(path.clone(), &stat, ids, xattrs, kind).collect())
+    fn descend(&self, _: &Dir<()>, _: &GuestPath) {}
+
+    fn directory(&self, dir: &mut Dir<()>, _: &[Name], items: &mut Vec<Seen>) -> io::Result<()> {
+        let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
+        let kind = Kind::Dir { opaque: attributes.opaque };
+        items.extend(node(dir.path.clone(), &stat, self.ids, attributes.kept, kind));
+        Ok(())
+    }
+
+    fn other(
+        &self,
+        dir: &Dir<()>,
+        name: &CStr,
+        path: &GuestPath,
+        kind: FileType,
+        items: &mut Vec<Seen>,
+    ) -> io::Result<()> {
+        let fd = dir.fd.as_fd();
+        let (stat, kind, xattrs) = match kind {
+            FileType::RegularFile | FileType::Fifo => {
+                let file = disk::open(fd, name, OFlags::empty())?;
+                let (stat, attributes) = disk::look_at(&file, self.ids)?;
+                let kind = match kind {
+                    FileType::Fifo => Kind::Fifo,
+                    _ => disk::file_kind(file.as_fd(), &stat)?,
+                };
+                (stat, kind, attributes.kept)
+            }
+            FileType::Symlink => (disk::stat(fd, name)?, disk::symlink_kind(fd, name)?, Xattrs::new()),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let stat = disk::stat(fd, name)?;
+                let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                let kind = match kind {
+                    _ if disk::is_whiteout(&stat) => {
+                        items.push(Ok(Node::whiteout(path.clone())));
+                        return Ok(());
+                    }
+                    FileType::BlockDevice => Kind::BlockDevice { major, minor },
+                    _ => Kind::CharDevice { major, minor },
+                };
+                (stat, kind, Xattrs::new())
+            }
+            _ => {
+                items.push(Err(damage(path, "is a socket, which no layer has")));
+                return Ok(());
+            }
+        };
+        items.extend(node(path.clone(), &stat, self.ids, xattrs, kind));
+        Ok(())
+    }
+
+    fn failed(&self, path: &GuestPath, why: io::Error) -> Seen {
+        unreadable(path, why)
+    }
 }
 
 fn node(
@@ -189,14 +194,14 @@ fn node(
     kind: Kind,
 ) -> impl Iterator<Item = Seen> + use<> {
     let uneven =
-        (stat.st_mtime_nsec != 0).then(|| Seen::Bad(damage(&path, "has an mtime that is no whole second")));
+        (stat.st_mtime_nsec != 0).then(|| Err(damage(&path, "has an mtime that is no whole second")));
     let seen = match disk::entry(path.clone(), stat, ids, xattrs, kind) {
-        Ok(entry) => Seen::Node(Node { entry, inode: disk::shared_inode(stat), kept: true }),
+        Ok(entry) => Ok(Node { entry, inode: disk::shared_inode(stat), kept: true }),
         Err(why) => unreadable(&path, why),
     };
     [seen].into_iter().chain(uneven)
 }
 
 fn unreadable(path: &GuestPath, why: io::Error) -> Seen {
-    Seen::Bad(damage(path, format!("cannot be read: {why}")))
+    Err(damage(path, format!("cannot be read: {why}")))
 }

@@ -6,129 +6,99 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
 use rustix::io::Errno;
 
 use super::below::Below;
 use super::canonical::Node;
 use super::disk;
+use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Xattrs};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
 /// What a walk needs to know.
-pub(super) struct Walk {
+pub(super) struct Walk<'a> {
     /// The time that everything gets.
     pub times: Timestamps,
     /// The sandbox's ids.
     pub ids: IdShift,
+    /// Where the lower layers begin.
+    pub root: Below<'a>,
 }
 
-/// A directory that is to be visited.
-struct Dir<'a> {
-    path: GuestPath,
+/// What is known of an upper directory.
+pub(super) struct Place<'a> {
     below: Below<'a>,
     /// True in and below an opaque directory: what lower layers have does not show through.
     hidden: bool,
 }
 
-/// What visits found.
-#[derive(Default)]
-struct Visited<'a> {
-    nodes: Vec<Node>,
-    dirs: Vec<Dir<'a>>,
-}
+impl<'a> Visitor for Walk<'a> {
+    type Context = Place<'a>;
+    type Item = Result<Node>;
 
-impl Visited<'_> {
-    fn and(mut self, mut other: Self) -> Self {
-        self.nodes.append(&mut other.nodes);
-        self.dirs.append(&mut other.dirs);
-        self
-    }
-}
-
-impl Walk {
-    /// All nodes of an upper directory above the lower layers at `below`, in no order. Afterwards whiteouts of
-    /// nothing and sockets are gone from disk, opaque directories have whiteouts of what they hid instead, and
-    /// all but the directories have their time.
-    ///
-    /// Goes down level by level: no stack or set of open files grows with the depth of what a step made.
-    pub fn nodes(&self, upper: OwnedFd, below: Below) -> Result<Vec<Node>> {
-        let mut nodes = Vec::new();
-        let mut level = vec![Dir { path: GuestPath::root(), below, hidden: false }];
-        while !level.is_empty() {
-            let visits = level.into_par_iter().map(|dir| self.directory(upper.as_fd(), dir));
-            let mut all = visits.try_reduce(Visited::default, |a, b| Ok(a.and(b)))?;
-            nodes.append(&mut all.nodes);
-            level = all.dirs;
-        }
-        Ok(nodes)
+    fn descend(&self, dir: &Dir<Place<'a>>, path: &GuestPath) -> Place<'a> {
+        Place { below: dir.context.below.child(path), hidden: dir.context.hidden }
     }
 
-    fn directory<'a>(&self, upper: BorrowedFd, mut dir: Dir<'a>) -> Result<Visited<'a>> {
-        let failed = |why| failed("read the directory", &dir.path, why);
-        let fd = disk::open_below(upper, &dir.path).map_err(failed)?;
-        let (stat, attributes) = disk::look_at(&fd, self.ids).map_err(failed)?;
-        strip(fd.as_fd(), &attributes.foreign).map_err(failed)?;
-        let kind = Kind::Dir { opaque: false };
-        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind).map_err(failed)?;
-        let names = disk::names(fd.as_fd()).map_err(failed)?;
-        dir.hidden |= attributes.opaque;
-        let visit = |mut visited: Visited<'a>, (name, kind): &(CString, FileType)| {
-            self.child(&dir, fd.as_fd(), name, *kind, &mut visited)?;
-            Ok::<_, Error>(visited)
-        };
-        let mut visited = match names.len() {
-            0 => Visited::default(),
-            _ => (names.par_iter().try_fold(Visited::default, visit))
-                .try_reduce(Visited::default, |a, b| Ok(a.and(b)))?,
-        };
-        if dir.hidden {
-            self.make_hidden_explicit(&dir, fd.as_fd(), &names, &mut visited.nodes)?;
-        }
-        visited.nodes.push(self.node(entry, None, &dir.below));
-        Ok(visited)
-    }
-
-    fn child<'a>(
+    fn directory(
         &self,
-        dir: &Dir<'a>,
-        fd: BorrowedFd,
-        name: &CStr,
-        kind: FileType,
-        visited: &mut Visited<'a>,
-    ) -> Result<()> {
-        let path = dir.path.join(name.to_bytes());
-        let failed = |why| failed("read", &path, why);
-        let kind = match kind {
-            FileType::Unknown => FileType::from_raw_mode(disk::stat(fd, name).map_err(failed)?.st_mode),
-            known => known,
-        };
-        let below = dir.below.child(&path);
-        match kind {
-            FileType::Directory => visited.dirs.push(Dir { path, below, hidden: dir.hidden }),
-            FileType::RegularFile | FileType::Fifo => {
-                visited.nodes.extend(self.file(fd, name, path.clone(), kind, &below).map_err(failed)?);
-            }
-            FileType::Symlink => {
-                visited.nodes.push(self.symlink(fd, name, path.clone(), &below).map_err(failed)?);
-            }
-            FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name).map_err(failed)?) => {
-                visited.nodes.extend(self.whiteout(fd, name, path.clone(), &below).map_err(failed)?);
-            }
-            // A socket means something only while its process lives; what it took the place of stays gone.
-            FileType::Socket => {
-                visited
-                    .nodes
-                    .extend(self.replace_by_whiteout(fd, name, path.clone(), &below).map_err(failed)?);
-            }
-            _ => {
-                return Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
-                    .hint("let the step remove it again; devices come with an imported base"));
-            }
+        dir: &mut Dir<Place<'a>>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
+        strip(dir.fd.as_fd(), &attributes.foreign)?;
+        let kind = Kind::Dir { opaque: false };
+        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind)?;
+        items.push(Ok(self.node(entry, None, &dir.context.below)));
+        dir.context.hidden |= attributes.opaque;
+        if dir.context.hidden {
+            self.make_hidden_explicit(dir, names, items)?;
         }
         Ok(())
+    }
+
+    fn other(
+        &self,
+        dir: &Dir<Place<'a>>,
+        name: &CStr,
+        path: &GuestPath,
+        kind: FileType,
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let fd = dir.fd.as_fd();
+        let below = dir.context.below.child(path);
+        let path = path.clone();
+        match kind {
+            FileType::RegularFile | FileType::Fifo => {
+                items.extend(self.file(fd, name, path, kind, &below)?.map(Ok));
+            }
+            FileType::Symlink => items.push(Ok(self.symlink(fd, name, path, &below)?)),
+            FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name)?) => {
+                items.extend(self.whiteout(fd, name, path, &below)?.map(Ok));
+            }
+            // A socket means something only while its process lives.
+            FileType::Socket => remove(fd, name)?,
+            _ => items
+                .push(Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
+                    .hint("let the step remove it again; devices come with an imported base"))),
+        }
+        Ok(())
+    }
+
+    fn failed(&self, path: &GuestPath, why: io::Error) -> Result<Node> {
+        Err(failed("read", path, why))
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// All nodes of an upper directory, in no order. Afterwards whiteouts of nothing and sockets are gone from
+    /// disk, opaque directories have whiteouts of what they hid instead, and all but the directories have
+    /// their time.
+    pub fn nodes(&self, upper: OwnedFd) -> Result<Vec<Node>> {
+        traverse(self, upper, Place { below: self.root.clone(), hidden: false }).into_iter().collect()
     }
 
     /// A file or fifo; none when it stands for a whiteout of nothing.
@@ -143,7 +113,9 @@ impl Walk {
         let file = disk::open(dir, name, OFlags::empty())?;
         let (stat, attributes) = disk::look_at(&file, self.ids)?;
         if attributes.whiteout && stat.st_size == 0 {
-            return self.replace_by_whiteout(dir, name, path, below);
+            remove(dir, name)?;
+            disk::make_whiteout(dir, name.to_bytes(), self.ids)?;
+            return self.whiteout(dir, name, path, below);
         }
         strip(file.as_fd(), &attributes.foreign)?;
         let kind = match kind {
@@ -178,37 +150,21 @@ impl Walk {
         Ok(None)
     }
 
-    /// Makes a whiteout of something that stands for one.
-    fn replace_by_whiteout(
-        &self,
-        dir: BorrowedFd,
-        name: &CStr,
-        path: GuestPath,
-        below: &Below,
-    ) -> io::Result<Option<Node>> {
-        remove(dir, name)?;
-        disk::make_whiteout(dir, name.to_bytes(), self.ids)?;
-        self.whiteout(dir, name, path, below)
-    }
-
     /// Replaces what an opaque directory says in one word by a whiteout for each name that it hides.
     fn make_hidden_explicit(
         &self,
-        dir: &Dir,
-        fd: BorrowedFd,
-        names: &[(CString, FileType)],
-        nodes: &mut Vec<Node>,
-    ) -> Result<()> {
-        let lower = dir.below.names();
+        dir: &Dir<Place>,
+        names: &[Name],
+        items: &mut Vec<Result<Node>>,
+    ) -> io::Result<()> {
+        let lower = dir.context.below.names();
         if lower.is_empty() {
             return Ok(());
         }
         let here: HashSet<&[u8]> = names.iter().map(|(name, _)| name.to_bytes()).collect();
         for name in lower.into_iter().filter(|name| !here.contains(name)) {
-            let path = dir.path.join(name);
-            disk::make_whiteout(fd, name, self.ids)
-                .map_err(|why| failed("make a whiteout for", &path, why))?;
-            nodes.push(Node::whiteout(path));
+            disk::make_whiteout(dir.fd.as_fd(), name, self.ids)?;
+            items.push(Ok(Node::whiteout(dir.path.join(name))));
         }
         Ok(())
     }

@@ -53,8 +53,10 @@ pub fn plan_below(root: &Path, limits: &Limits) -> Plan {
     }
     let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     match plan_v2(root, &own, &needed) {
-        Err(why) if root_user() => plan_v1(root, &own, &needed).unwrap_or_else(|_| impossible(why)),
-        Err(why) => impossible(why),
+        Err(why) if root_user() => {
+            plan_v1(root, &own, &needed).unwrap_or_else(|()| impossible(why, root, &needed))
+        }
+        Err(why) => impossible(why, root, &needed),
         Ok(plan) => plan,
     }
 }
@@ -73,14 +75,23 @@ fn root_user() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn impossible(why: String) -> Plan {
-    let fix = if root_user() {
-        "mount the version 2 hierarchy with its controllers: boot with `systemd.unified_cgroup_hierarchy=1`"
+/// What would mend it depends on what there is: a hierarchy without its controllers is the machine's
+/// choice at boot; one with them only has to be handed to the user.
+fn impossible(why: String, root: &Path, needed: &[&str]) -> Plan {
+    let version_2 = ["sys/fs/cgroup", "sys/fs/cgroup/unified"].iter().any(|dir| {
+        fs::read_to_string(root.join(dir).join("cgroup.controllers")).is_ok_and(|s| !s.trim().is_empty())
+    });
+    let fix = if root_user() || !version_2 {
+        "boot with the kernel parameter systemd.unified_cgroup_hierarchy=1"
+    } else if !needed.contains(&"cpu") {
+        "systemd-run --user --scope -p Delegate=yes isolith …"
     } else {
-        "run it as `systemd-run --user --scope -p Delegate=yes isolith …`; for cpu limits, first: \
-         `sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io memory \
-         pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload`, \
-         and log in again"
+        // systemd hands memory and pids to users by itself, cpu only when told to.
+        "systemd-run --user --scope -p Delegate=yes isolith …\n\
+         # once, and log in again afterwards:\n\
+         sudo mkdir -p /etc/systemd/system/user@.service.d\n\
+         printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf\n\
+         sudo systemctl daemon-reload"
     };
     Plan::Impossible { why, fix: fix.to_owned() }
 }
@@ -152,12 +163,24 @@ fn writable(dir: &Path) -> bool {
     rustix::fs::access(dir, access).is_ok() && rustix::fs::access(dir.join("cgroup.procs"), access).is_ok()
 }
 
-/// Whether every process of the group runs this very program.
+/// Whether every process of the group is this one or descends from it: the executor, and the sandboxes that
+/// already run. What program they are cannot be asked, since inits let nobody look.
 fn only_ours(dir: &Path) -> bool {
-    let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let ours = exe("self");
     let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    ours.is_some() && procs.lines().all(|pid| exe(pid) == ours)
+    procs.lines().all(|pid| pid.parse().is_ok_and(descends_from_us))
+}
+
+fn descends_from_us(pid: u32) -> bool {
+    if pid == std::process::id() {
+        return true;
+    }
+    if pid <= 1 {
+        return false;
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which is in parentheses and may hold anything: the state, then the parent.
+    let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+    parent.is_some_and(descends_from_us)
 }
 
 /// A group for one sandbox. Dropping it removes the group, which must have no process left by then.
@@ -431,6 +454,15 @@ mod tests {
     }
 
     #[test]
+    fn descendants_are_ours_and_nobody_else() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(descends_from_us(std::process::id()) && descends_from_us(child.id()));
+        assert!(!descends_from_us(1) && !descends_from_us(0) && !descends_from_us(u32::MAX));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn a_group_with_other_processes_yields_its_parent() {
         let files = [
             ("cgroup.controllers", "memory"),
@@ -453,7 +485,11 @@ mod tests {
             panic!()
         };
         assert!(why.contains("memory, pids"), "{why}");
-        assert!(!fix.is_empty());
+        assert!(fix.contains(if root_user() {
+            "unified_cgroup_hierarchy=1"
+        } else {
+            "Delegate=cpu cpuset io memory pids"
+        }));
     }
 
     #[test]

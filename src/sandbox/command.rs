@@ -4,10 +4,11 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use super::SandboxSpec;
-use super::server::Job;
+use super::job::Job;
 use crate::error::{Error, Result};
 use crate::sys::process::{self, Strings};
-use crate::sys::{SysError, cstring, fd, privilege, seccomp};
+use crate::sys::seccomp::{self, Instruction};
+use crate::sys::{SysError, cstring, fd, privilege};
 
 const UNLIMITED: u64 = libc::RLIM64_INFINITY;
 
@@ -100,6 +101,7 @@ pub(super) struct Command {
     /// Where the program may be, in the order of PATH.
     programs: Vec<CString>,
     cwd: CString,
+    user: (u32, u32),
     interactive: bool,
     name: String,
 }
@@ -137,20 +139,21 @@ impl Command {
             env: Strings::new(environment(spec)?),
             programs,
             cwd,
+            user: (action.user.uid, action.user.gid),
             interactive: spec.interactive,
             name,
         })
     }
 
     /// In the command's own process: becomes the command. Returns only when something before that failed.
-    pub(super) fn run(self, job: &Job<'_>) -> Error {
-        match self.become_step(job) {
+    pub(super) fn run(self, job: &Job, filter: &[Instruction]) -> Error {
+        match self.become_step(job, filter) {
             Err(e) => e.into(),
             Ok(()) => self.exec(),
         }
     }
 
-    fn become_step(&self, job: &Job<'_>) -> Result<(), SysError> {
+    fn become_step(&self, job: &Job, filter: &[Instruction]) -> Result<(), SysError> {
         process::new_session()?;
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
@@ -163,7 +166,11 @@ impl Command {
         // The report pipe closes itself at execve.
         fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd()])?;
         if self.interactive && process::is_terminal(fd::stdin()) {
-            process::take_terminal(fd::stdin())?;
+            match process::take_terminal(fd::stdin()) {
+                // It is the controlling terminal of another session and stays so: no job control then.
+                Err(e) if e.errno() == libc::EPERM => {}
+                other => other?,
+            }
         }
         fd::change_dir(&self.cwd)?;
         privilege::set_umask(0o022);
@@ -171,12 +178,12 @@ impl Command {
             privilege::set_limit(resource, soft, hard)?;
         }
         privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
-        let user = &job.spec.action.user;
+        let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid)?;
-        privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
+        privilege::become_user(uid, gid)?;
+        privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
-        seccomp::load(job.filter)
+        seccomp::load(filter)
     }
 
     /// Tries the places of PATH like a shell: the first that exists and may be executed. Failing is the step's

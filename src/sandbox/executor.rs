@@ -58,13 +58,11 @@ impl Executor {
         let cgroup = Cgroup::create(&spec.limits)?;
         let body = socket::memory_file(&wire::encode(spec))?;
         let (report, result) = socket::pipe()?;
-        let (held, hold) = socket::pipe()?;
         let [stdin, stdout, stderr] = &stdio;
         let mut fds = vec![body.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
-        if cgroup.is_some() {
-            fds.push(held.as_fd());
-        }
-        let (reply, sent) = self.exchange(Some(b"spawn"), &fds)?;
+        let hold = cgroup.as_ref().map(|_| socket::pipe()).transpose()?;
+        fds.extend(hold.iter().map(|(held, _)| held.as_fd()));
+        let (reply, sent) = self.exchange(Some(&wire::encode(&wire::Request::new(spec))), &fds)?;
         let pid = match reply {
             Reply::Started { pid } => pid,
             Reply::Failed(failure) => return Err(failure.into()),
@@ -76,7 +74,7 @@ impl Executor {
         let upper = self.store.join("tmp").join(&spec.run).join("upper");
         let sandbox =
             Sandbox { killer, report, cgroup, limits: spec.limits.clone(), upper, started: Instant::now() };
-        if let Some(cgroup) = &sandbox.cgroup {
+        if let (Some(cgroup), Some((_, hold))) = (&sandbox.cgroup, &hold) {
             // The init waits for this byte before it does anything. Dropping `sandbox` kills it.
             cgroup.add(pid)?;
             fd::write_all(hold.as_fd(), b"g")?;
@@ -93,7 +91,7 @@ impl Executor {
         if let Some(request) = request {
             socket::send(socket.as_fd(), request, fds).map_err(|e| gone().because(e))?;
         }
-        let mut buf = vec![0; server::REPLY_LEN];
+        let mut buf = vec![0; server::MESSAGE_LEN];
         let (len, fds) = socket::receive(socket.as_fd(), &mut buf)?.ok_or_else(gone)?;
         Ok((wire::decode(&buf[..len])?, fds))
     }

@@ -21,6 +21,11 @@ fn hint(call: &str, errno: i32) -> Option<&'static str> {
             "unprivileged user namespaces are switched off; `isolith doctor` names the switch \
              (kernel.apparmor_restrict_unprivileged_userns or kernel.unprivileged_userns_clone)"
         }
+        libc::EPERM if starts("unshare(0x20000)") => {
+            "the right to mount is missing: as root, this is a container without CAP_SYS_ADMIN (start it with \
+             `--privileged`, or run isolith as an ordinary user with a subuid range); as a user, AppArmor takes it away \
+             (`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`); see `isolith doctor`"
+        }
         libc::ENOSPC if starts("unshare(") || starts("clone3(") => {
             "the machine's limit for namespaces is reached: `sudo sysctl user.max_user_namespaces=65536`, \
              and the same for user.max_mnt_namespaces and user.max_net_namespaces"

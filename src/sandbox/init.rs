@@ -6,29 +6,51 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::command::Command;
-use super::server::Job;
+use super::job::Job;
+use super::parts::Parts;
 use super::wire::{self, Report};
 use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
 use crate::key::Network;
-use crate::sys::{fd, privilege, process};
+use crate::sys::{self, fd, privilege, process, socket};
+
+pub(super) use super::job::assign;
 
 /// Of the capabilities of a user namespace's root, what the init still needs to end its processes.
 const CAP_KILL: u64 = 1 << 5;
 
-/// Runs the sandbox; this process ends here, and with it every other process in it.
-pub(super) fn run(job: Job<'_>) -> ! {
-    let result = job.result.as_fd();
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        set_up(&job).and_then(|command| start(&job, command))
-    }));
-    let report = match ran {
-        Ok(Ok(child)) => supervise(child),
-        Ok(Err(e)) => Err(e),
-        Err(_) => Err(Error::machine("the init of a sandbox panicked; this is a defect of isolith")),
-    };
-    tell(result, &report.unwrap_or_else(|e| Report::Failed(e.into())));
+/// The message that an init's ids are mapped.
+pub(super) const MAPPED: &[u8] = b"mapped";
+
+/// Where an init comes from.
+pub(super) struct Origin<'a> {
+    /// Messages of the executor.
+    pub(super) from: &'a OwnedFd,
+    /// The executor's pidfd.
+    pub(super) executor: &'a OwnedFd,
+    /// What the command may not call.
+    pub(super) filter: &'a [sys::seccomp::Instruction],
+    /// Which network namespace it is in.
+    pub(super) network: Network,
+}
+
+/// Runs one sandbox; this process ends here, and with it every other process in it.
+pub(super) fn run(origin: Origin<'_>) -> ! {
+    let ready = guarded(|| get_ready(&origin));
+    // Without work, or when the executor is gone, there is nobody to tell.
+    let Ok(Some(job)) = guarded(|| Job::receive(origin.from)) else { process::exit(1) };
+    let report =
+        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&job, ready)?))).and_then(supervise);
+    tell(job.result.as_fd(), &report.unwrap_or_else(|e| Report::Failed(e.into())));
     process::exit(0)
+}
+
+/// A panic is an error too.
+fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    caught.unwrap_or_else(|_| {
+        Err(Error::machine("the init of a sandbox panicked; this is a defect of isolith"))
+    })
 }
 
 /// Writes one report. A reader that is gone does not matter: then isolith is.
@@ -38,66 +60,75 @@ pub(super) fn tell(result: std::os::fd::BorrowedFd<'_>, report: &Report) {
     let _ = fd::write_all(result, &text);
 }
 
-/// Everything before the command exists.
-fn set_up(job: &Job<'_>) -> Result<Command> {
+/// What was made before there was work.
+struct Ready {
+    parts: Parts,
+    clocks: std::fs::File,
+}
+
+/// Everything that is the same for every sandbox.
+fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
+    fd::close_all_but(&[0, 1, 2, origin.from.as_raw_fd(), origin.executor.as_raw_fd()])?;
     // What needs no ids is done while the executor is mapping them.
     privilege::set_host_name("localhost", "")?;
-    if job.spec.action.network == Network::None {
+    if origin.network == Network::None {
         privilege::loopback_up()?;
     }
-    // This one even has to come before the change of ids, after which the init may not write to its own /proc.
-    process::unshare(CLONE_NEWTIME).map_err(super::hints::explain)?;
-    start_clocks()?;
-    wait_for(&job.gate)?;
+    // After the change of ids this file could not be opened any more.
+    let clocks = std::fs::File::options().write(true).open(CLOCKS).map_err(clocks_failed)?;
+    if socket::receive(origin.from.as_fd(), &mut [0; 16])?.is_none() {
+        process::exit(1);
+    }
     privilege::become_user(0, 0)?;
     // From here no change of credentials follows that would undo this. The parent may have died before.
     process::die_with_parent()?;
-    if fd::wait_readable([job.executor.as_fd()], Some(Duration::ZERO))?[0] {
+    if fd::wait_readable([origin.executor.as_fd()], Some(Duration::ZERO))?[0] {
         process::exit(1);
     }
-    if let Some(hold) = &job.hold {
-        wait_for(hold)?;
+    process::set_undumpable()?;
+    Ok(Ready { parts: Parts::make()?, clocks })
+}
+
+/// Everything before the command exists.
+fn set_up(job: &Job, ready: Ready) -> Result<Command> {
+    if let Some(hold) = &job.hold
+        && fd::read(hold.as_fd(), &mut [0])? == 0
+    {
+        process::exit(1);
     }
     // The cgroup namespace's root is the group the init is in now.
-    process::unshare(libc::CLONE_NEWCGROUP).map_err(super::hints::explain)?;
-    rootfs::enter(job.spec, &job.host)?;
-    let command = Command::prepare(job.spec)?;
-    process::set_undumpable()?;
-    Ok(command)
+    process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
+    start_clocks(ready.clocks)?;
+    let spec = job.read_spec()?;
+    rootfs::enter(&spec, &job.host, ready.parts)?;
+    Command::prepare(&spec)
 }
 
 /// Missing in libc.
 const CLONE_NEWTIME: i32 = 0x80;
 
-/// Waits for one byte; ends this process when the other side is gone instead.
-fn wait_for(pipe: &OwnedFd) -> Result<()> {
-    match fd::read(pipe.as_fd(), &mut [0])? {
-        0 => process::exit(1),
-        _ => Ok(()),
-    }
+/// Where the clocks of a time namespace are set.
+const CLOCKS: &str = "/proc/self/timens_offsets";
+
+fn clocks_failed(e: std::io::Error) -> Error {
+    Error::machine(format!("cannot set the clocks of a sandbox: writing `{CLOCKS}` failed")).because(e)
 }
 
 /// In the time namespace of this process's children the clocks that count from boot start near zero.
-fn start_clocks() -> Result<()> {
+fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
     let (monotonic, boottime) = privilege::uptime();
     let offsets = format!("monotonic -{monotonic} 0\nboottime -{boottime} 0\n");
-    let path = "/proc/self/timens_offsets";
-    let written = std::fs::File::options()
-        .write(true)
-        .open(path)
-        .and_then(|mut f| std::io::Write::write_all(&mut f, offsets.as_bytes()));
-    written.map_err(|e| {
-        Error::machine(format!("cannot set the clocks of a sandbox: write(\"{path}\") failed")).because(e)
-    })
+    std::io::Write::write_all(&mut clocks, offsets.as_bytes()).map_err(clocks_failed)
 }
 
-/// Forks the command; its process id.
-fn start(job: &Job<'_>, command: Command) -> Result<i32> {
-    let Some(child) = process::fork()? else {
-        let failed = command.run(job);
+/// Starts the command; its process id.
+fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<i32> {
+    // Its execve also takes it into the time namespace.
+    let child = process::spawn_sharing_memory(|| {
+        let failed = command.run(job, origin.filter);
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
-        process::exit(125);
-    };
+        125
+    })?;
     // Nothing of the machine stays open here but the pipe for the report.
     fd::close_all_but(&[job.result.as_raw_fd()])?;
     privilege::set_capabilities(CAP_KILL)?;

@@ -10,6 +10,8 @@ mod executor;
 mod hints;
 pub mod ids;
 mod init;
+mod job;
+mod parts;
 mod rootfs;
 mod seccomp;
 mod server;

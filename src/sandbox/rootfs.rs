@@ -1,17 +1,14 @@
 //! The root of a sandbox, made by its init inside its own namespaces: skeleton, overlay, and what is mounted
 //! over it.
-//!
-//! One tmpfs serves all private directories: `lower/` is the skeleton, the lowest layer of the stack, with
-//! every mount point (so that none is ever made in the upper directory and none reaches a layer); `tmp`,
-//! `var/tmp`, `run`, `dev/shm` are bound over the root; `at/N` is behind mount N of the action.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::SandboxSpec;
 use super::hints::explain;
+use super::parts::Parts;
 use super::skeleton::Skeleton;
-use super::stage::{HostPart, HostParts, tmpfs};
+use super::stage::{HostPart, HostParts};
 use crate::error::{Error, Result};
 use crate::key::MountDoc;
 use crate::path::GuestPath;
@@ -21,36 +18,15 @@ use crate::sys::{cstring, fd};
 /// What overlayfs stacks at most (`OVL_MAX_STACK`).
 const OVERLAY_MAX: usize = 500;
 
-/// Places of /proc that can only be read. All of them by bind mounts: see proc(5) for what they are.
-const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"irq", c"bus", c"fs", c"sysrq-trigger"];
-
-/// Places of /proc that tell of the machine or reach into it: hidden. The same as in other containers.
-const PROC_HIDDEN_FILES: [&CStr; 10] = [
-    c"kcore",
-    c"keys",
-    c"key-users",
-    c"kmsg",
-    c"timer_list",
-    c"timer_stats",
-    c"latency_stats",
-    c"sched_debug",
-    c"config.gz",
-    c"interrupts",
-];
-const PROC_HIDDEN_DIRS: [&CStr; 4] = [c"acpi", c"asound", c"scsi", c"driver"];
-
-/// Makes the root and changes into it. The working directory must be the stage.
-pub(super) fn enter(spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+/// Makes the root and changes into it. The root must be the stage.
+pub(super) fn enter(spec: &SandboxSpec, host: &HostParts, parts: Parts) -> Result<()> {
     let run = cstring(format!("/tmp/{}", spec.run))?;
     fd::change_dir(&run)
         .map_err(|e| Error::from(e).hint("the run directory must be searchable by everyone (mode 0711)"))?;
-    let skel = tmpfs(attr::NOSUID | attr::NODEV)?;
-    mount::attach(&skel, fd::open_path(fd::here(), c"/skel")?, "skel").map_err(explain)?;
-    Skeleton::new(skel.as_fd()).fill(spec, host)?;
-
+    Skeleton::new(parts.skel.as_fd()).fill(spec, host)?;
     let root = overlay(spec)?;
     mount::attach(&root, fd::open_path(fd::here(), c"/root")?, "root").map_err(explain)?;
-    let root = Root { root, skel };
+    let root = Root { root, parts };
     for (path, part) in &host.view {
         match part {
             HostPart::Dir(tree) => root.put(tree, path, true)?,
@@ -58,8 +34,9 @@ pub(super) fn enter(spec: &SandboxSpec, host: &HostParts) -> Result<()> {
             HostPart::Link(_) => {}
         }
     }
-    root.system()?;
-    root.proc()?;
+    for (tree, at) in &root.parts.mounts {
+        root.put(tree, &GuestPath::from_relative(at).unwrap_or_default(), true)?;
+    }
     if host.resolv.is_some() {
         root.resolv()?;
     }
@@ -109,12 +86,14 @@ fn stack(lowers: &[String], writable: bool) -> Result<OwnedFd> {
     // and of hard links to lower files.
     fs.set(c"index", c"off").map_err(explain)?;
     fs.set(c"xino", c"off").map_err(explain)?;
+    // Otherwise a random id is made up and written to the upper directory.
+    fs.set(c"uuid", c"null").map_err(explain)?;
     fs.mount(attr::NODEV).map_err(explain)
 }
 
 struct Root {
     root: OwnedFd,
-    skel: OwnedFd,
+    parts: Parts,
 }
 
 impl Root {
@@ -136,52 +115,7 @@ impl Root {
     }
 
     fn skel_tree(&self, path: &CStr) -> Result<OwnedFd> {
-        mount::clone_tree(&self.skel, path, false).map_err(explain)
-    }
-
-    fn put_skel(&self, path: &'static str, at: &'static str) -> Result<()> {
-        self.put(self.skel_tree(&cstring(path)?)?, &guest(at), true)
-    }
-
-    /// Everything that every sandbox has, but /proc.
-    fn system(&self) -> Result<()> {
-        self.put_skel("tmp", "tmp")?;
-        self.put_skel("var/tmp", "var/tmp")?;
-        self.put_skel("run", "run")?;
-        let sys = self.skel_tree(c"sys")?;
-        mount::set_attr(sys.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
-        self.put(sys, &guest("sys"), true)?;
-        self.put(mount::clone_tree(fd::here(), c"/dev", true).map_err(explain)?, &guest("dev"), true)?;
-        let pts = FsContext::open(c"devpts").map_err(explain)?;
-        for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")] {
-            pts.set(key, value).map_err(explain)?;
-        }
-        self.put(pts.mount(attr::NOSUID | attr::NOEXEC).map_err(explain)?, &guest("dev/pts"), true)?;
-        self.put_skel("dev/shm", "dev/shm")
-    }
-
-    fn proc(&self) -> Result<()> {
-        let proc = FsContext::open(c"proc").map_err(explain)?;
-        let proc = proc.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(explain)?;
-        self.put(&proc, &guest("proc"), true)?;
-        for name in PROC_READ_ONLY {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let tree = mount::clone_tree(&proc, name, false).map_err(explain)?;
-            mount::set_attr(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
-            mount::attach(tree, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        for name in PROC_HIDDEN_FILES {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let null = mount::clone_tree(fd::here(), c"/dev/null", false).map_err(explain)?;
-            mount::attach(null, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        for name in PROC_HIDDEN_DIRS {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let empty = self.skel_tree(c"sys")?;
-            mount::set_attr(empty.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
-            mount::attach(empty, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        Ok(())
+        mount::clone_tree(&self.parts.skel, path, false).map_err(explain)
     }
 
     /// The machine's name servers, for network `host`. Many systems have a symlink into /run there.
@@ -254,19 +188,5 @@ impl Root {
             fd::open_in_root(parent.as_fd(), &name, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
         }
         Ok(())
-    }
-}
-
-/// A path of the contract, known to be good.
-fn guest(path: &str) -> GuestPath {
-    GuestPath::from_relative(path).unwrap_or_default()
-}
-
-/// The entry of a directory, if this kernel has it.
-fn existing(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>> {
-    match fd::open_path(dir, name) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(e) if e.errno() == libc::ENOENT => Ok(None),
-        Err(e) => Err(e.into()),
     }
 }

@@ -116,23 +116,24 @@ const NAMESPACE_FLAGS: u32 = (libc::CLONE_NEWNS
 const TERMINAL_INPUT: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
 
 /// Becoming the tracer of a process that did not ask for it.
-const ATTACH: [u32; 2] = [libc::PTRACE_ATTACH as u32, libc::PTRACE_SEIZE as u32];
+const ATTACH: [u32; 2] = [libc::PTRACE_ATTACH, libc::PTRACE_SEIZE];
 
 /// The others lead out of the network namespace (vsock to the hypervisor) or into the kernel's rarely used
 /// corners.
 const FAMILIES: [u32; 4] =
     [libc::AF_UNIX as u32, libc::AF_INET as u32, libc::AF_INET6 as u32, libc::AF_NETLINK as u32];
 
+/// Calls compared one by one before the next split.
+const RUN: usize = 4;
+
 /// The whole program.
+///
+/// The plain denials are a search tree over the sorted numbers: when a filter is loaded the kernel runs it once
+/// for every call there is, which takes as long as the paths through it are.
 pub(super) fn program() -> Vec<Instruction> {
     let mut p = vec![load(AUDIT_ARCH), jump_eq(ARCH, 1, 0), ret(fail(libc::ENOSYS)), load(NR)];
     #[cfg(target_arch = "x86_64")]
     p.extend([jump_set(X32, 0, 1), ret(fail(libc::ENOSYS))]);
-    for (calls, errno) in [(NOT_PERMITTED, libc::EPERM), (ONLY_X86, libc::EPERM), (NOT_THERE, libc::ENOSYS)] {
-        for call in calls {
-            p.extend([jump_eq(*call as u32, 0, 1), ret(fail(errno))]);
-        }
-    }
     on_argument(
         &mut p,
         libc::SYS_clone,
@@ -147,7 +148,28 @@ pub(super) fn program() -> Vec<Instruction> {
         body.push(ret(fail(libc::EAFNOSUPPORT)));
         on_argument(&mut p, call, 0, &body);
     }
-    p.push(ret(ALLOW));
+    let denied = [(NOT_PERMITTED, libc::EPERM), (ONLY_X86, libc::EPERM), (NOT_THERE, libc::ENOSYS)];
+    let mut calls: Vec<(u32, i32)> =
+        denied.iter().flat_map(|(calls, errno)| calls.iter().map(|call| (*call as u32, *errno))).collect();
+    calls.sort_unstable();
+    p.extend(search(&calls));
+    p
+}
+
+/// A piece of program that returns the verdict on these calls, sorted by number, and allows all others.
+fn search(calls: &[(u32, i32)]) -> Vec<Instruction> {
+    if calls.len() <= RUN {
+        let each = calls.iter().flat_map(|(call, errno)| [jump_eq(*call, 0, 1), ret(fail(*errno))]);
+        return each.chain([ret(ALLOW)]).collect();
+    }
+    let (low, high) = calls.split_at(calls.len() / 2);
+    let (below, above) = (search(low), search(high));
+    let mut p = match u8::try_from(below.len()) {
+        Ok(skip) => vec![jump_ge(high[0].0, skip, 0)],
+        Err(_) => vec![jump_ge(high[0].0, 0, 1), jump_always(below.len() as u32)],
+    };
+    p.extend(below);
+    p.extend(above);
     p
 }
 
@@ -173,6 +195,15 @@ fn ret(action: u32) -> Instruction {
 /// Skips `yes` or `no` instructions.
 fn jump_eq(value: u32, yes: u8, no: u8) -> Instruction {
     Instruction { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: yes, jf: no, k: value }
+}
+
+fn jump_ge(value: u32, yes: u8, no: u8) -> Instruction {
+    Instruction { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: yes, jf: no, k: value }
+}
+
+/// Skips any number of instructions.
+fn jump_always(skip: u32) -> Instruction {
+    Instruction { code: (libc::BPF_JMP | libc::BPF_JA) as u16, jt: 0, jf: 0, k: skip }
 }
 
 fn jump_set(bits: u32, yes: u8, no: u8) -> Instruction {
@@ -204,6 +235,10 @@ mod tests {
                 c if c == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K => {
                     at += usize::from(if a & i.k != 0 { i.jt } else { i.jf })
                 }
+                c if c == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => {
+                    at += usize::from(if a >= i.k { i.jt } else { i.jf })
+                }
+                c if c == libc::BPF_JMP | libc::BPF_JA => at += i.k as usize,
                 c if c == libc::BPF_RET | libc::BPF_K => return i.k,
                 other => panic!("no such instruction {other:#x}"),
             }
@@ -213,6 +248,19 @@ mod tests {
     #[test]
     fn denies_what_the_contract_lists_and_nothing_near_it() {
         let at = |nr: libc::c_long, args| verdict(ARCH, nr as u32, args);
+        for (calls, errno) in
+            [(NOT_PERMITTED, libc::EPERM), (ONLY_X86, libc::EPERM), (NOT_THERE, libc::ENOSYS)]
+        {
+            for nr in calls {
+                assert_eq!(at(*nr, [0, 0]), fail(errno), "{nr}");
+            }
+        }
+        let denied = (0..600).filter(|nr| at(*nr, [0, 0]) != ALLOW).count();
+        assert_eq!(
+            denied,
+            NOT_PERMITTED.len() + ONLY_X86.len() + NOT_THERE.len() + 2,
+            "and the two socket calls"
+        );
         for nr in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex, libc::SYS_prctl] {
             assert_eq!(at(nr, [0, 0]), ALLOW, "{nr}");
         }
@@ -220,12 +268,8 @@ mod tests {
         assert_eq!(at(libc::SYS_clone3, [0, 0]), fail(libc::ENOSYS));
         assert_eq!(at(libc::SYS_clone, [libc::SIGCHLD as u64, 0]), ALLOW);
         assert_eq!(at(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0]), fail(libc::EPERM));
-        assert_eq!(at(libc::SYS_ioctl, [0, libc::TCGETS as u64]), ALLOW);
-        assert_eq!(
-            at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI as u64]),
-            fail(libc::EPERM),
-            "high half ignored"
-        );
+        assert_eq!(at(libc::SYS_ioctl, [0, libc::TCGETS]), ALLOW);
+        assert_eq!(at(libc::SYS_ioctl, [0, 1 << 32 | libc::TIOCSTI]), fail(libc::EPERM), "high half ignored");
         assert_eq!(at(libc::SYS_ptrace, [libc::PTRACE_TRACEME as u64, 0]), ALLOW);
         assert_eq!(at(libc::SYS_ptrace, [libc::PTRACE_SEIZE as u64, 0]), fail(libc::EPERM));
         assert_eq!(at(libc::SYS_socket, [libc::AF_INET6 as u64, 0]), ALLOW);

@@ -19,7 +19,7 @@ use std::path::Path;
 use super::hints::explain;
 use super::server::STORE_DIRS;
 use crate::error::{Error, Result};
-use crate::key::{ActionDocument, Network};
+use crate::key::Network;
 use crate::layer::IdShift;
 use crate::path::GuestPath;
 use crate::sys::mount::{self, FsContext, attr};
@@ -62,6 +62,16 @@ pub(super) enum HostPart {
     Link(Vec<u8>),
 }
 
+impl HostPart {
+    /// Its mount, if it has one.
+    pub(super) fn tree(&self) -> Option<&OwnedFd> {
+        match self {
+            HostPart::Dir(tree) | HostPart::File(tree) => Some(tree),
+            HostPart::Link(_) => None,
+        }
+    }
+}
+
 impl Stage {
     /// Makes both namespaces; the working directory and root of this process become the stage.
     pub(super) fn build(store: &Path, ids: IdShift) -> Result<Stage> {
@@ -99,16 +109,16 @@ impl Stage {
         Ok(Stage { machine, own })
     }
 
-    /// Opens what the action shows of the machine.
-    pub(super) fn host_parts(&self, action: &ActionDocument) -> Result<HostParts> {
-        if action.host.is_none() && action.network == Network::None {
+    /// Opens what a sandbox shows of the machine.
+    pub(super) fn host_parts(&self, paths: &[GuestPath], network: Network) -> Result<HostParts> {
+        if paths.is_empty() && network == Network::None {
             return Ok(HostParts::default());
         }
         process::enter_namespace(self.machine.as_fd(), libc::CLONE_NEWNS)?;
         let parts = (|| {
-            let paths = action.host.iter().flat_map(|host| &host.paths);
-            let view = paths.map(|path| Ok((path.clone(), host_part(path)?))).collect::<Result<_>>()?;
-            let resolv = match action.network {
+            let view =
+                paths.iter().map(|path| Ok((path.clone(), host_part(path)?))).collect::<Result<_>>()?;
+            let resolv = match network {
                 // A machine without the file resolves by its own defaults, and so will the step.
                 Network::Host => Some(std::fs::read("/etc/resolv.conf").unwrap_or_default()),
                 Network::None => None,

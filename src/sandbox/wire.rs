@@ -2,8 +2,61 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Status, Usage};
+use super::{SandboxSpec, Status, Usage};
 use crate::error::Error;
+use crate::key::Network;
+use crate::path::GuestPath;
+
+/// What isolith asks of the executor: the parts of a spec that it has to know. The whole spec comes with it
+/// in a memory file, which goes on to the init unread.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The command keeps its standard input and may keep a terminal.
+    pub(super) interactive: bool,
+    /// User inside the sandbox.
+    pub(super) uid: u32,
+    /// Group inside the sandbox.
+    pub(super) gid: u32,
+    /// Which network it sees.
+    pub(super) network: Network,
+    /// Paths of base `host`.
+    pub(super) host: Vec<GuestPath>,
+}
+
+impl Request {
+    /// Of this spec.
+    pub(super) fn new(spec: &SandboxSpec) -> Self {
+        let action = &spec.action;
+        Self {
+            interactive: spec.interactive,
+            uid: action.user.uid,
+            gid: action.user.gid,
+            network: action.network,
+            host: action.host.as_ref().map(|host| host.paths.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What the executor tells an init beside the spec. Mounts of the machine follow as descriptors, in the order
+/// of `view`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Assignment {
+    /// The places of base `host` and what is there.
+    pub(super) view: Vec<(GuestPath, Part)>,
+    /// The machine's /etc/resolv.conf, for network `host`.
+    pub(super) resolv: Option<Vec<u8>>,
+}
+
+/// One path of base `host`.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Part {
+    /// A directory.
+    Dir,
+    /// Another file.
+    File,
+    /// A symlink and its target.
+    Link(Vec<u8>),
+}
 
 /// What the executor answers to a request. The init's pidfd comes with `Started`.
 #[derive(Serialize, Deserialize)]

@@ -35,8 +35,8 @@ impl Identity {
             stat.st_dev,
             stat.st_ino,
             stat.st_size as u64,
-            ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            ns(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ns(stat.st_ctime, stat.st_ctime_nsec as i64),
         )
     }
 

@@ -11,6 +11,7 @@
 
 mod clear;
 mod failed;
+mod find;
 mod fsck;
 mod info;
 mod io;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use clear::Cleared;
+pub use find::read_layer;
 pub use fsck::Problem;
 pub use info::Info;
 pub use layers::Presence;

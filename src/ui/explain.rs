@@ -23,7 +23,7 @@ pub(super) fn render(style: Style, explanations: &[Explanation]) -> String {
             let _ = writeln!(out, "{:>10} - {}", "", reason.replace('\n', "\n             "));
         }
         if let Some(nearest) = explanation.nearest
-            && !explanation.reasons.is_empty()
+            && explanation.verdict == Verdict::Miss
         {
             let _ =
                 writeln!(out, "{:>10}   {}", "", style.dim(&format!("compared with {}", nearest.short())));

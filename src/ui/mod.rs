@@ -2,6 +2,7 @@
 //!
 //! Machine output goes to standard output, everything else to standard error.
 
+mod diff;
 mod doctor;
 mod explain;
 mod failure;
@@ -19,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::config::{Progress, Setting};
-use crate::engine::{Built, Explanation, Failure, Observer};
+use crate::engine::{Built, Comparison, Explanation, Failure, Observer};
 use crate::error::{Error, Result};
 use crate::sandbox::doctor::Check;
 use crate::store::{Info, Problem};
@@ -102,6 +103,14 @@ impl Ui {
     /// Why steps would hit or miss, on standard output.
     pub fn explanations(&self, explanations: &[Explanation]) -> Result<()> {
         self.print(explain::render(self.out_style, explanations).as_bytes())
+    }
+
+    /// What differs between two trees, called `names`, on standard output.
+    pub fn comparison(&self, names: [&str; 2], comparison: &Comparison, json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&[comparison]);
+        }
+        self.print(diff::render(self.out_style, names, comparison).as_bytes())
     }
 
     /// What `doctor` found, on standard output.

@@ -7,6 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// Where worlds are made; ISOLITH_TEST_DIR puts them on another file system.
+pub fn place() -> PathBuf {
+    let dirs = ["/dev/shm".into(), "/var/tmp".into()];
+    let asked = std::env::var_os("ISOLITH_TEST_DIR").map(PathBuf::from);
+    asked.into_iter().chain(dirs).find(|dir| dir.is_dir()).unwrap()
+}
+
 /// A directory for all tests of this process.
 fn shared() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
@@ -16,8 +23,7 @@ fn shared() -> &'static Path {
         }
     }
     DIR.get_or_init(|| {
-        let place = ["/dev/shm", "/var/tmp"].into_iter().find(|dir| Path::new(dir).is_dir()).unwrap();
-        let dir = tempfile::Builder::new().prefix("isolith-shared-").tempdir_in(place).unwrap().keep();
+        let dir = tempfile::Builder::new().prefix("isolith-shared-").tempdir_in(place()).unwrap().keep();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         // SAFETY: `remove` takes no arguments, does not unwind and stays valid until the process ends.
         unsafe { libc::atexit(remove) };

@@ -10,6 +10,7 @@ mod users;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -53,8 +54,7 @@ pub struct Build {
 impl World {
     pub fn new(mode: Mode) -> World {
         // In memory, for speed; overlayfs takes its layers there like anywhere.
-        let place = ["/dev/shm", "/var/tmp"].into_iter().find(|dir| Path::new(dir).is_dir()).unwrap();
-        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(place).unwrap();
+        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(base::place()).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let world = World { mode, dir, env: BTreeMap::new(), flags: Vec::new(), caller: String::new() };
         for name in ["", "home", "work"] {
@@ -91,7 +91,8 @@ impl World {
         let path = self.path("work").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        self.own(&path);
+        let work = self.path("work");
+        path.ancestors().take_while(|path| *path != work).for_each(|path| self.own(path));
         path
     }
 
@@ -111,10 +112,10 @@ impl World {
         Run::new(self.command().args(args).stdin(Stdio::null()).output().unwrap())
     }
 
-    /// Starts the program with a pipe for its output. It is killed when the test ends before it does.
+    /// Starts the program with pipes for its output. It is killed when the test ends before it does.
     pub fn spawn(&self, args: &[&str]) -> Running {
         let mut command = self.command();
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
         Running(command.spawn().unwrap())
     }
 
@@ -207,8 +208,38 @@ impl Drop for World {
     }
 }
 
-/// The program, running.
+/// The program, running. Dropped, it is killed.
 pub struct Running(pub std::process::Child);
+
+impl Running {
+    /// Waits for its end.
+    pub fn wait_with_output(mut self) -> std::io::Result<std::process::Output> {
+        let mut stderr = self.0.stderr.take();
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.as_mut().map(|pipe| pipe.read_to_end(&mut text));
+            text
+        });
+        let mut stdout = Vec::new();
+        self.0.stdout.take().map(|mut pipe| pipe.read_to_end(&mut stdout)).transpose()?;
+        let stderr = errors.join().unwrap();
+        Ok(std::process::Output { status: self.0.wait()?, stdout, stderr })
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = std::process::Child;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

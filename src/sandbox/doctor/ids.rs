@@ -58,7 +58,7 @@ fn user(examiner: &Examiner, check: Check) -> Check {
         (users, groups) => {
             let files = [users.is_none().then_some("/etc/subuid"), groups.is_none().then_some("/etc/subgid")];
             let files: Vec<&str> = files.into_iter().flatten().collect();
-            let found = format!("{} gives {name} no range of {COUNT} ids", files.join(" and "));
+            let found = format!("{name} has no range of {COUNT} ids in {}", files.join(" and "));
             check.fail(found, range_command(uid, &name, &subuid, &subgid))
         }
     }

@@ -169,7 +169,7 @@ fn no_subordinate_ids() {
     machine.write("etc/subuid", "lee:100000:65536\nkim:165536:1000\n");
     machine.write("etc/subgid", "lee:100000:65536\n");
     let check = machine.ailment();
-    assert_eq!(check.found, "/etc/subuid and /etc/subgid gives kim no range of 65536 ids");
+    assert_eq!(check.found, "kim has no range of 65536 ids in /etc/subuid and /etc/subgid");
     // 1000 ids of kim's own are in use in /etc/subuid: what is offered lies behind them.
     assert_eq!(
         check.fix.unwrap(),

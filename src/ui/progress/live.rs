@@ -42,7 +42,9 @@ struct Bars {
 impl Bars {
     fn new(total: usize) -> Bars {
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(RATE));
-        let whole = multi.add(ProgressBar::new(total as u64).with_style(style("{pos}/{len} steps{msg}")));
+        // A shell does not say beforehand what it will have to build.
+        let counts = if total == 0 { "{pos} steps done{msg}" } else { "{pos}/{len} steps{msg}" };
+        let whole = multi.add(ProgressBar::new(total as u64).with_style(style(counts)));
         Bars { multi, whole, running: HashMap::new() }
     }
 

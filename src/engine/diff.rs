@@ -1,0 +1,205 @@
+//! Two trees side by side: layers, steps, outputs, finished stacks, directories, archives.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::inspect::{self, Content};
+use super::planner::plan;
+use super::stack::{Resolver, manifest, view};
+use super::state::{Knowledge, look_up};
+use super::{Session, demand};
+use crate::digest::LayerId;
+use crate::error::{Error, Result};
+use crate::layer::{Aspects, Change, Difference, Entry, Manifest, compare, decompress, flatten, unpack};
+use crate::path::GuestPath;
+use crate::source::{Modes, StatCache, scan};
+use crate::store::Scratch;
+
+/// One side of a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A layer by its id, or by the beginning of it.
+    Layer(String),
+    /// The layer of a step.
+    Step(PathBuf, String),
+    /// An output.
+    Output(PathBuf, String),
+    /// The finished stack of a recipe, as one tree.
+    Stack(PathBuf),
+    /// A directory of this machine. Owners, times and extended attributes do not count then.
+    Dir(PathBuf),
+    /// A tar archive, plain or compressed.
+    Tar(PathBuf),
+}
+
+/// What differs between two trees.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// The manifest of each, in the order asked for.
+    pub ids: [LayerId; 2],
+    /// Every path that differs.
+    pub differences: Vec<PathDifference>,
+}
+
+/// A path that differs, with a look into its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PathDifference {
+    /// Where, and what the manifests say.
+    #[serde(flatten)]
+    pub difference: Difference,
+    /// What differs in the bytes, for files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+}
+
+/// A tree with access to the bytes of its files.
+pub struct Tree {
+    /// What is in it.
+    pub manifest: Arc<Manifest>,
+    /// What counts of it.
+    pub aspects: Aspects,
+    content: Box<dyn Fn(&Entry) -> Option<PathBuf>>,
+    /// Removed with the tree.
+    _scratch: Option<Scratch>,
+}
+
+impl Tree {
+    /// A layer whose file tree is at `fs`.
+    pub fn layer(manifest: Arc<Manifest>, fs: PathBuf) -> Tree {
+        let content = move |entry: &Entry| Some(fs.join(entry.path.as_relative()));
+        Tree { manifest, aspects: Aspects::ALL, content: Box::new(content), _scratch: None }
+    }
+}
+
+/// Everything that differs between two trees. This process must have the ids of its sandboxes where layers are
+/// read.
+pub fn differences(a: &Tree, b: &Tree) -> Result<Vec<PathDifference>> {
+    let found = compare(&a.manifest, &b.manifest, a.aspects.and(b.aspects));
+    let look = |difference: Difference| {
+        let content = match difference.changes.iter().any(|change| matches!(change, Change::Content { .. })) {
+            true => bytes(a, b, &difference.path)?,
+            false => None,
+        };
+        Ok(PathDifference { difference, content })
+    };
+    found.into_iter().map(look).collect()
+}
+
+fn bytes(a: &Tree, b: &Tree, path: &GuestPath) -> Result<Option<Content>> {
+    let file = |tree: &Tree| {
+        let entry = tree.manifest.get(path)?;
+        (tree.content)(tree.manifest.node(entry))
+    };
+    match (file(a), file(b)) {
+        (Some(a), Some(b)) => inspect::files(&a, &b),
+        _ => Ok(None),
+    }
+}
+
+impl Session {
+    /// Compares two trees. Recipes are not built: their results have to be in the store. `args` are the
+    /// `--set` values for all recipes that are named.
+    ///
+    /// # Errors
+    /// A side that is not there (class `Usage`).
+    pub fn diff(&mut self, sides: [&Subject; 2], args: &BTreeMap<String, String>) -> Result<Comparison> {
+        let [a, b] = sides;
+        let (a, b) = (self.tree(a, args)?, self.tree(b, args)?);
+        let differences = differences(&a, &b)?;
+        Ok(Comparison { ids: [a.manifest.id(), b.manifest.id()], differences })
+    }
+
+    fn tree(&mut self, subject: &Subject, args: &BTreeMap<String, String>) -> Result<Tree> {
+        match subject {
+            Subject::Dir(dir) => self::dir(dir),
+            Subject::Tar(file) => self.tar(file),
+            Subject::Layer(prefix) => {
+                let id = self.store.find_layer(prefix)?;
+                self.layer(&id)
+            }
+            Subject::Step(recipe, name) => {
+                let planned = plan(&self.store, recipe, args)?;
+                let node = planned.find_step(name)?;
+                let known = look_up(&self.store, &planned, node)?;
+                let known = known.ok_or_else(|| not_built(recipe, &format!("step `{name}`")))?;
+                self.layer(&known.layer)
+            }
+            Subject::Output(recipe, name) => {
+                let planned = plan(&self.store, recipe, args)?;
+                let outputs = &planned.root().outputs;
+                let node = *outputs.get(name).ok_or_else(|| {
+                    let names: Vec<_> = outputs.keys().map(|name| format!("`{name}`")).collect();
+                    Error::usage(format!("`{}` has no output `{name}`", recipe.display()))
+                        .hint(format!("its outputs: {}", names.join(", ")))
+                })?;
+                let known = look_up(&self.store, &planned, node)?;
+                let known = known.ok_or_else(|| not_built(recipe, &format!("output `{name}`")))?;
+                self.layer(&known.layer)
+            }
+            Subject::Stack(recipe) => self.stack(recipe, args),
+        }
+    }
+
+    fn layer(&mut self, id: &LayerId) -> Result<Tree> {
+        let ids = self.enter_ids()?;
+        if !self.store.ready(id, ids)? {
+            return Err(Error::machine(format!("layer {id:#} has gone from the store"))
+                .hint("build again: what is lost is made anew"));
+        }
+        Ok(Tree::layer(manifest(&self.store, id)?, self.store.layer_fs(id)))
+    }
+
+    fn stack(&mut self, recipe: &Path, args: &BTreeMap<String, String>) -> Result<Tree> {
+        let planned = plan(&self.store, recipe, args)?;
+        let knowledge = Knowledge::new(&planned);
+        for node in demand::goals(&planned, None) {
+            if knowledge.get(node).is_none() {
+                let name = &planned.nodes[node].name;
+                let known = look_up(&self.store, &planned, node)?;
+                knowledge.set(node, known.ok_or_else(|| not_built(recipe, &format!("`{name}`")))?);
+            }
+        }
+        let ids = self.enter_ids()?;
+        let resolver = Resolver { plan: &planned, knowledge: &knowledge, store: &self.store, ids: None };
+        let layers = resolver.layers(&planned.root().finished)?;
+        for layer in &layers {
+            if !self.store.ready(layer, ids)? {
+                return Err(not_built(recipe, &format!("layer {layer:#}")));
+            }
+        }
+        let (manifest, sources) = flatten(&view(&self.store, &layers, |_| None)?, &GuestPath::root(), 1)?;
+        let roots: Vec<PathBuf> = layers.iter().map(|layer| self.store.layer_fs(layer)).collect();
+        let content = move |entry: &Entry| {
+            let source = sources.get(&entry.path)?;
+            Some(roots[source.layer].join(source.path.as_relative()))
+        };
+        let manifest = Arc::new(manifest);
+        Ok(Tree { manifest, aspects: Aspects::ALL, content: Box::new(content), _scratch: None })
+    }
+
+    fn tar(&mut self, file: &Path) -> Result<Tree> {
+        let ids = self.enter_ids()?;
+        let scratch = self.store.scratch()?;
+        let tree = scratch.tree()?;
+        let open = File::open(file).map_err(|e| Error::io("read", file, e))?;
+        let manifest = Arc::new(unpack(decompress(open)?, &tree, ids)?);
+        Ok(Tree { _scratch: Some(scratch), ..Tree::layer(manifest, tree) })
+    }
+}
+
+fn dir(dir: &Path) -> Result<Tree> {
+    let found = scan(dir, &GuestPath::root(), &[], Modes::Kept, 1, &StatCache::default())?;
+    let files = found.files;
+    let content = move |entry: &Entry| files.get(&entry.path).cloned();
+    let manifest = Arc::new(found.manifest);
+    Ok(Tree { manifest, aspects: Aspects::PLAIN, content: Box::new(content), _scratch: None })
+}
+
+fn not_built(recipe: &Path, what: &str) -> Error {
+    Error::usage(format!("{what} of `{}` is not in the store", recipe.display()))
+        .hint(format!("build it first: isolith build {}", recipe.display()))
+}
