@@ -90,13 +90,18 @@ impl<'a> Skeleton<'a> {
     fn lower<'b>(&self, spec: &SandboxSpec, host: &'b HostParts) -> Result<()> {
         let mut nodes: BTreeMap<GuestPath, Node<'b>> = BTreeMap::new();
         let mut add = |path: GuestPath, node: Node<'b>| {
+            // Nothing may be made through a symlink of the machine: it would lead out of the skeleton.
+            let through = |at: &GuestPath| {
+                Error::recipe(format!("base `host` has a symlink at `{at}`, where a step needs a directory"))
+                    .hint("name the directory that the symlink leads to")
+            };
             for parent in path.ancestors() {
-                nodes.entry(parent).or_insert(Node::Dir(0o755));
+                if let Node::Link(_) = nodes.entry(parent.clone()).or_insert(Node::Dir(0o755)) {
+                    return Err(through(&parent));
+                }
             }
             if matches!(node, Node::Link(_)) && nodes.contains_key(&path) {
-                return Err(Error::recipe(format!(
-                    "base `host` has a symlink at `{path}`, where a step needs a directory"
-                )));
+                return Err(through(&path));
             }
             nodes.entry(path).or_insert(node);
             Ok(())
