@@ -45,7 +45,7 @@ fn unescape(text: &str) -> Vec<u8> {
     let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         out.extend(unhex(&part[..2]));
-        out.extend(part[2..].as_bytes());
+        out.extend(&part.as_bytes()[2..]);
     }
     out
 }

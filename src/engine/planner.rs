@@ -155,7 +155,7 @@ impl Planner<'_> {
                 if let Some(wanted) = sha256 {
                     self.check_sha256(path, archive, wanted, &recipe.path)?;
                 }
-                let work = Work::Tar { path: path.clone() };
+                let work = Work::Tar { path: path.clone(), digest: archive };
                 let layer = self.node("base".to_string(), Definition::Tar { archive }, work);
                 Ground { layer: Some(layer), ..Ground::default() }
             }

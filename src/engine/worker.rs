@@ -61,7 +61,7 @@ impl Workshop<'_> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
-            Work::Tar { path } => import_tar(self.store, path, self.ids)?,
+            Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;

@@ -163,12 +163,24 @@ fn writable(dir: &Path) -> bool {
     rustix::fs::access(dir, access).is_ok() && rustix::fs::access(dir.join("cgroup.procs"), access).is_ok()
 }
 
-/// Whether every process of the group runs this very program.
+/// Whether every process of the group is this one or descends from it: the executor, and the sandboxes that
+/// already run. What program they are cannot be asked, since inits let nobody look.
 fn only_ours(dir: &Path) -> bool {
-    let exe = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let ours = exe("self");
     let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    ours.is_some() && procs.lines().all(|pid| exe(pid) == ours)
+    procs.lines().all(|pid| pid.parse().is_ok_and(descends_from_us))
+}
+
+fn descends_from_us(pid: u32) -> bool {
+    if pid == std::process::id() {
+        return true;
+    }
+    if pid <= 1 {
+        return false;
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which is in parentheses and may hold anything: the state, then the parent.
+    let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+    parent.is_some_and(descends_from_us)
 }
 
 /// A group for one sandbox. Dropping it removes the group, which must have no process left by then.
@@ -439,6 +451,15 @@ mod tests {
         // cpu is there but not handed down; the group has no process that is not ours.
         let cpu = Limits { cpus: Some(1.0), ..Limits::default() };
         assert_eq!(plan_below(root.path(), &cpu), Plan::V2 { parent, move_out: true });
+    }
+
+    #[test]
+    fn descendants_are_ours_and_nobody_else() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(descends_from_us(std::process::id()) && descends_from_us(child.id()));
+        assert!(!descends_from_us(1) && !descends_from_us(0) && !descends_from_us(u32::MAX));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -7,7 +7,6 @@ use super::job::Job;
 use super::supervisor::Handover;
 use super::{Conditions, SandboxSpec, clock};
 use crate::error::{Error, Result};
-use crate::key::UserDoc;
 use crate::sys::process::{self, Strings};
 use crate::sys::seccomp::{self, Instruction};
 use crate::sys::{SysError, cstring, fd, privilege};
@@ -112,7 +111,7 @@ pub(super) struct Command {
     /// Where the program may be, in the order of PATH.
     programs: Vec<CString>,
     cwd: CString,
-    user: UserDoc,
+    user: (u32, u32),
     interactive: bool,
     name: String,
     conditions: Conditions,
@@ -154,7 +153,7 @@ impl Command {
             env: Strings::new(environment(spec)?),
             programs,
             cwd,
-            user: action.user,
+            user: (action.user.uid, action.user.gid),
             interactive: spec.interactive,
             name,
             conditions: spec.conditions.clone(),
@@ -207,10 +206,10 @@ impl Command {
         if let Some(cpus) = self.conditions.cpus {
             privilege::limit_cpus(cpus)?;
         }
-        let user = &self.user;
+        let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid)?;
-        privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
+        privilege::become_user(uid, gid)?;
+        privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
         match filter {
             Filter::Plain(filter) => seccomp::load(filter),

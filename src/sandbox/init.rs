@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::command::{Command, Filter};
 use super::job::Job;
-use super::rootfs::{self, Parts};
+use super::parts::Parts;
 use super::supervisor::{CAP_SYS_PTRACE, Handover, Supervisor};
 use super::wire::{self, Report};
-use super::{Status, Usage};
+use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
 use crate::key::Network;
 use crate::sys::{self, fd, privilege, process, socket};

@@ -13,6 +13,7 @@ mod hints;
 pub mod ids;
 mod init;
 mod job;
+mod parts;
 mod rootfs;
 mod seccomp;
 mod server;

@@ -1,17 +1,14 @@
 //! The root of a sandbox, made by its init inside its own namespaces: skeleton, overlay, and what is mounted
 //! over it.
-//!
-//! One tmpfs serves all private directories: `lower/` is the skeleton, the lowest layer of the stack, with
-//! every mount point (so that none is ever made in the upper directory and none reaches a layer); `tmp`,
-//! `var/tmp`, `run`, `dev/shm` are bound over the root; `at/N` is behind mount N of the action.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::SandboxSpec;
 use super::hints::explain;
+use super::parts::Parts;
 use super::skeleton::Skeleton;
-use super::stage::{HostPart, HostParts, tmpfs};
+use super::stage::{HostPart, HostParts};
 use crate::error::{Error, Result};
 use crate::key::MountDoc;
 use crate::path::GuestPath;
@@ -20,48 +17,6 @@ use crate::sys::{cstring, fd};
 
 /// What overlayfs stacks at most (`OVL_MAX_STACK`).
 const OVERLAY_MAX: usize = 500;
-
-/// Places of /proc that can only be read. All of them by bind mounts: see proc(5) for what they are.
-const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"irq", c"bus", c"fs", c"sysrq-trigger"];
-
-/// Places of /proc that tell of the machine or reach into it: hidden. The same as in other containers.
-const PROC_HIDDEN_FILES: [&CStr; 10] = [
-    c"kcore",
-    c"keys",
-    c"key-users",
-    c"kmsg",
-    c"timer_list",
-    c"timer_stats",
-    c"latency_stats",
-    c"sched_debug",
-    c"config.gz",
-    c"interrupts",
-];
-const PROC_HIDDEN_DIRS: [&CStr; 4] = [c"acpi", c"asound", c"scsi", c"driver"];
-
-/// What is the same in every sandbox and can be made before its spec is known.
-pub(super) struct Parts {
-    skel: OwnedFd,
-    proc: OwnedFd,
-    pts: OwnedFd,
-}
-
-impl Parts {
-    /// Makes them. The root must be the stage.
-    pub(super) fn make() -> Result<Parts> {
-        let skel = tmpfs(attr::NOSUID | attr::NODEV)?;
-        mount::attach(&skel, fd::open_path(fd::here(), c"/skel")?, "skel").map_err(explain)?;
-        Skeleton::new(skel.as_fd()).private()?;
-        let proc = FsContext::open(c"proc").map_err(explain)?;
-        let proc = proc.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC).map_err(explain)?;
-        let pts = FsContext::open(c"devpts").map_err(explain)?;
-        for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")] {
-            pts.set(key, value).map_err(explain)?;
-        }
-        let pts = pts.mount(attr::NOSUID | attr::NOEXEC).map_err(explain)?;
-        Ok(Parts { skel, proc, pts })
-    }
-}
 
 /// Makes the root and changes into it. The root must be the stage.
 pub(super) fn enter(spec: &SandboxSpec, host: &HostParts, parts: Parts) -> Result<()> {
@@ -79,8 +34,9 @@ pub(super) fn enter(spec: &SandboxSpec, host: &HostParts, parts: Parts) -> Resul
             HostPart::Link(_) => {}
         }
     }
-    root.system()?;
-    root.proc()?;
+    for (tree, at) in &root.parts.mounts {
+        root.put(tree, &GuestPath::from_relative(at).unwrap_or_default(), true)?;
+    }
     if host.resolv.is_some() {
         root.resolv()?;
     }
@@ -130,6 +86,8 @@ fn stack(lowers: &[String], writable: bool) -> Result<OwnedFd> {
     // and of hard links to lower files.
     fs.set(c"index", c"off").map_err(explain)?;
     fs.set(c"xino", c"off").map_err(explain)?;
+    // Otherwise a random id is made up and written to the upper directory.
+    fs.set(c"uuid", c"null").map_err(explain)?;
     fs.mount(attr::NODEV).map_err(explain)
 }
 
@@ -160,59 +118,38 @@ impl Root {
         mount::clone_tree(&self.parts.skel, path, false).map_err(explain)
     }
 
-    fn put_skel(&self, path: &'static str, at: &'static str) -> Result<()> {
-        self.put(self.skel_tree(&cstring(path)?)?, &guest(at), true)
-    }
-
-    /// Everything that every sandbox has, but /proc.
-    fn system(&self) -> Result<()> {
-        self.put_skel("tmp", "tmp")?;
-        self.put_skel("var/tmp", "var/tmp")?;
-        self.put_skel("run", "run")?;
-        let sys = self.skel_tree(c"sys")?;
-        mount::set_attr(sys.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
-        self.put(sys, &guest("sys"), true)?;
-        self.put(mount::clone_tree(fd::here(), c"/dev", true).map_err(explain)?, &guest("dev"), true)?;
-        self.put(&self.parts.pts, &guest("dev/pts"), true)?;
-        self.put_skel("dev/shm", "dev/shm")
-    }
-
-    fn proc(&self) -> Result<()> {
-        let proc = &self.parts.proc;
-        self.put(proc, &guest("proc"), true)?;
-        for name in PROC_READ_ONLY {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let tree = mount::clone_tree(proc, name, false).map_err(explain)?;
-            mount::set_attr(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
-            mount::attach(tree, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        for name in PROC_HIDDEN_FILES {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let null = mount::clone_tree(fd::here(), c"/dev/null", false).map_err(explain)?;
-            mount::attach(null, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        for name in PROC_HIDDEN_DIRS {
-            let Some(place) = existing(proc.as_fd(), name)? else { continue };
-            let empty = self.skel_tree(c"sys")?;
-            mount::set_attr(empty.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
-            mount::attach(empty, place, &name.to_string_lossy()).map_err(explain)?;
-        }
-        Ok(())
-    }
-
-    /// The machine's name servers, for network `host`. Many systems have a symlink into /run there.
+    /// The machine's name servers, for network `host`. Many systems have a symlink into /run there, to a file
+    /// that a service would make.
     fn resolv(&self) -> Result<()> {
         let tree = self.skel_tree(c"resolv.conf")?;
         mount::set_attr(tree.as_fd(), attr::RDONLY, false)?;
-        let path = c"etc/resolv.conf";
-        // O_CREAT makes the file where a dangling symlink points to; only ever in a private tmpfs, since the
-        // skeleton has the file where no layer has anything.
-        let place = fd::open_in_root(self.root.as_fd(), path, libc::O_PATH, 0).or_else(|_| {
-            let made = fd::open_in_root(self.root.as_fd(), path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
-            drop(made);
-            fd::open_in_root(self.root.as_fd(), path, libc::O_PATH, 0)
-        });
-        mount::attach(tree, place?, "/etc/resolv.conf").map_err(explain)
+        let path = self.follow(GuestPath::from_relative("etc/resolv.conf").unwrap_or_default())?;
+        self.put_made(tree, &path, false)
+    }
+
+    /// Where a path leads to that may be a symlink to something that is not there.
+    fn follow(&self, mut path: GuestPath) -> Result<GuestPath> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        for _ in 0..40 {
+            let link = fd::open_in_root(self.root.as_fd(), &cstring(path.as_bytes())?, flags, 0);
+            let Some(target) = link.ok().and_then(|link| rustix::fs::readlinkat(link, c"", Vec::new()).ok())
+            else {
+                return Ok(path);
+            };
+            let mut at = match target.as_bytes().first() {
+                Some(b'/') => GuestPath::root(),
+                _ => path.parent().unwrap_or_default(),
+            };
+            for part in target.as_bytes().split(|byte| *byte == b'/') {
+                match part {
+                    b"" | b"." => {}
+                    b".." => at = at.parent().unwrap_or_default(),
+                    name => at = at.join(name),
+                }
+            }
+            path = at;
+        }
+        Err(Error::machine(format!("`{path}` is one of too many symlinks that lead to each other")))
     }
 
     fn user_mount(&self, spec: &SandboxSpec, at: usize, doc: &MountDoc) -> Result<()> {
@@ -270,19 +207,5 @@ impl Root {
             fd::open_in_root(parent.as_fd(), &name, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
         }
         Ok(())
-    }
-}
-
-/// A path of the contract, known to be good.
-fn guest(path: &str) -> GuestPath {
-    GuestPath::from_relative(path).unwrap_or_default()
-}
-
-/// The entry of a directory, if this kernel has it.
-fn existing(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>> {
-    match fd::open_path(dir, name) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(e) if e.errno() == libc::ENOENT => Ok(None),
-        Err(e) => Err(e.into()),
     }
 }

@@ -1,4 +1,9 @@
 //! What the private tmpfs of a sandbox holds before anything is mounted over the root.
+//!
+//! `lower/` is the skeleton, the lowest layer of the stack, with every mount point (so that none is ever made
+//! in the upper directory and none reaches a layer); `tmp`, `var/tmp`, `run`, `dev/shm` and the empty `sys` are
+//! bound over the root; `at/N` is behind mount N of the action; `low` is a place for the lower half of a stack
+//! that overlayfs cannot take in one.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -14,11 +19,28 @@ use crate::sys::{cstring, fd};
 /// What is made at a place of the skeleton.
 enum Node<'a> {
     Dir(u32),
-    File(u32, &'a [u8]),
+    /// Empty: something is mounted over it.
+    File,
+    /// By `private`.
+    Made,
     Link(&'a [u8]),
 }
 
+/// What every skeleton has, parents first.
+const STANDARD: [(&str, u32); 9] = [
+    ("", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o755),
+    ("run", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+];
+
 /// For stacks that bring none.
+const HOSTS_AT: &str = "etc/hosts";
 const HOSTS: &[u8] = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n";
 
 pub(super) struct Skeleton<'a> {
@@ -38,13 +60,15 @@ impl<'a> Skeleton<'a> {
         for (dir, mode) in [("dev", 0o755), ("dev/shm", 0o1777), ("sys", 0o755), ("low", 0o755)] {
             self.dir(dir, mode)?;
         }
-        Ok(())
+        for (dir, mode) in STANDARD {
+            self.dir(["lower/", dir].concat(), mode)?;
+        }
+        self.file(["lower/", HOSTS_AT].concat(), 0o644, HOSTS)
     }
 
     /// Everything else.
     pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
         self.use_up_inodes(spec.conditions.used_inodes)?;
-        self.dir("lower", 0o755)?;
         self.lower(spec, host)?;
         if let Some(resolv) = &host.resolv {
             self.file("resolv.conf", 0o644, resolv)?;
@@ -63,56 +87,60 @@ impl<'a> Skeleton<'a> {
     }
 
     /// The lowest layer. Its times are the recipe's, like those of all that lies above it.
-    fn lower(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
-        let mut nodes: BTreeMap<GuestPath, Node<'_>> = BTreeMap::new();
-        let mut add = |path: GuestPath, node| {
+    fn lower<'b>(&self, spec: &SandboxSpec, host: &'b HostParts) -> Result<()> {
+        let mut nodes: BTreeMap<GuestPath, Node<'b>> = BTreeMap::new();
+        let mut add = |path: GuestPath, node: Node<'b>| {
+            // Nothing may be made through a symlink of the machine: it would lead out of the skeleton.
+            let through = |at: &GuestPath| {
+                Error::recipe(format!("base `host` has a symlink at `{at}`, where a step needs a directory"))
+                    .hint("name the directory that the symlink leads to")
+            };
             for parent in path.ancestors() {
-                nodes.entry(parent).or_insert(Node::Dir(0o755));
+                if let Node::Link(_) = nodes.entry(parent.clone()).or_insert(Node::Dir(0o755)) {
+                    return Err(through(&parent));
+                }
+            }
+            if matches!(node, Node::Link(_)) && nodes.contains_key(&path) {
+                return Err(through(&path));
             }
             nodes.entry(path).or_insert(node);
+            Ok(())
         };
-        for (dir, mode) in [
-            ("tmp", 0o1777),
-            ("var/tmp", 0o1777),
-            ("run", 0o755),
-            ("proc", 0o755),
-            ("sys", 0o755),
-            ("dev", 0o755),
-        ] {
-            add(guest(dir)?, Node::Dir(mode));
+        for path in STANDARD.map(|(dir, _)| dir).into_iter().chain([HOSTS_AT]) {
+            add(guest(path)?, Node::Made)?;
         }
-        add(guest("etc/hosts")?, Node::File(0o644, HOSTS));
         if host.resolv.is_some() {
-            add(guest("etc/resolv.conf")?, Node::File(0o644, b""));
+            add(guest("etc/resolv.conf")?, Node::File)?;
         }
         for (path, part) in &host.view {
             add(
                 path.clone(),
                 match part {
                     HostPart::Dir(_) => Node::Dir(0o755),
-                    HostPart::File(_) => Node::File(0o644, b""),
+                    HostPart::File(_) => Node::File,
                     HostPart::Link(target) => Node::Link(target),
                 },
-            );
+            )?;
         }
         for mount in &spec.action.mounts {
             match mount {
-                MountDoc::Cache { at, .. } | MountDoc::Tmpfs { at } => add(at.clone(), Node::Dir(0o755)),
-                MountDoc::Secret { at, .. } => add(at.clone(), Node::File(0o644, b"")),
+                MountDoc::Cache { at, .. } | MountDoc::Tmpfs { at } => add(at.clone(), Node::Dir(0o755))?,
+                MountDoc::Secret { at, .. } => add(at.clone(), Node::File)?,
             }
         }
         for dir in &spec.hidden_dirs {
             let path = GuestPath::from_relative(dir);
             let path =
                 path.map_err(|e| Error::machine("a directory of the stack has a bad name").because(e))?;
-            add(path, Node::Dir(0o755));
+            add(path, Node::Dir(0o755))?;
         }
         let at = |path: &GuestPath| [b"lower/".as_slice(), path.as_bytes()].concat();
         for (path, node) in &nodes {
             match node {
                 _ if path.is_root() => {}
                 Node::Dir(mode) => self.dir(at(path), *mode)?,
-                Node::File(mode, content) => self.file(at(path), *mode, content)?,
+                Node::File => self.file(at(path), 0o644, b"")?,
+                Node::Made => {}
                 Node::Link(target) => fd::symlink(&cstring(target)?, self.top, &cstring(at(path))?)?,
             }
         }

@@ -146,6 +146,10 @@ pub fn wait(pid: i32, block: bool) -> Result<Option<(i32, Ended)>> {
         Ok(pid) if libc::WIFSIGNALED(status) => {
             Ok(Some((pid as i32, Ended::Signaled(libc::WTERMSIG(status)))))
         }
+        // It has made this process its tracer (PTRACE_TRACEME) and stands still: nobody will let it go on.
+        Ok(pid) if libc::WIFSTOPPED(status) => {
+            Ok(Some((pid as i32, Ended::Signaled(libc::WSTOPSIG(status)))))
+        }
         Ok(pid) => Ok(Some((pid as i32, Ended::Exited(libc::WEXITSTATUS(status))))),
         Err(e) if e.errno() == libc::ECHILD => Ok(None),
         Err(e) => Err(e),

@@ -62,8 +62,10 @@ pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags:
         }
     }
     let _ = writeln!(out, "{} step `{}` {ended}", style.red("error:"), failure.step);
-    let log = text::relative(&failure.log, cwd);
-    let _ = writeln!(out, "  whole log: {log} (isolith log {words})");
+    if !failure.tail.is_empty() {
+        let log = text::relative(&failure.log, cwd);
+        let _ = writeln!(out, "  whole log: {log} (isolith log {words})");
+    }
     line(
         &mut out,
         &style.cyan("hint:"),

@@ -10,6 +10,7 @@ mod users;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,7 @@ impl World {
     pub fn spawn(&self, args: &[&str]) -> Running {
         let mut command = self.command();
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
-        Running(Some(command.spawn().unwrap()))
+        Running(command.spawn().unwrap())
     }
 
     /// The program without arguments, as the world's user, in a clean environment.
@@ -207,13 +208,22 @@ impl Drop for World {
     }
 }
 
-/// The program, running.
-pub struct Running(Option<std::process::Child>);
+/// The program, running. Dropped, it is killed.
+pub struct Running(pub std::process::Child);
 
 impl Running {
     /// Waits for its end.
     pub fn wait_with_output(mut self) -> std::io::Result<std::process::Output> {
-        self.0.take().unwrap().wait_with_output()
+        let mut stderr = self.0.stderr.take();
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.as_mut().map(|pipe| pipe.read_to_end(&mut text));
+            text
+        });
+        let mut stdout = Vec::new();
+        self.0.stdout.take().map(|mut pipe| pipe.read_to_end(&mut stdout)).transpose()?;
+        let stderr = errors.join().unwrap();
+        Ok(std::process::Output { status: self.0.wait()?, stdout, stderr })
     }
 }
 
@@ -221,22 +231,20 @@ impl std::ops::Deref for Running {
     type Target = std::process::Child;
 
     fn deref(&self) -> &Self::Target {
-        self.0.as_ref().unwrap()
+        &self.0
     }
 }
 
 impl std::ops::DerefMut for Running {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.0.as_mut().unwrap()
+        &mut self.0
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

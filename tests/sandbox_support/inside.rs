@@ -209,7 +209,7 @@ pub fn network_is_a_loopback(f: &Fixture) {
     let text = output(
         f,
         &executor,
-        "nc -l -p 7000 > /tmp/got & until echo hello | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.1; done; wait; cat /tmp/got",
+        "echo hello | nc -l -p 7000 & until sleep 1 | nc 127.0.0.1 7000 2>/dev/null; do sleep 0.1; done; wait",
     );
     assert_eq!(text, "hello\n");
     assert_eq!(

@@ -30,6 +30,8 @@ pub fn writes_go_to_the_upper_directory(f: &Fixture) {
     let meta = fs::metadata(upper.join("work/deep/file")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (f.ids.offset + 5, f.ids.offset + 6));
     assert_eq!(fs::symlink_metadata(upper.join("bin/nc")).unwrap().rdev(), 0, "a whiteout");
+    let attributes: Vec<_> = xattr::list(&upper).unwrap().collect();
+    assert!(!attributes.contains(&"user.overlay.uuid".into()), "a random id in the layer: {attributes:?}");
     assert!(f.layer_dir(f.busybox).join("bin/nc").is_symlink(), "the layer itself is untouched");
 }
 
