@@ -177,6 +177,9 @@ impl Workshop<'_> {
 
     /// Records what a definition has turned out to make.
     fn define(&self, node: NodeId, known: &Known) -> Result<()> {
+        if !self.request.conditions.are_normal() {
+            return Ok(());
+        }
         self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
     }
 
@@ -198,6 +201,9 @@ impl Workshop<'_> {
         let name = &self.plan.nodes[node].name;
         let below = self.resolver().view(&layers)?;
         let run = self.store.new_run(self.ids)?;
+        if self.request.conditions.used_inodes > 0 {
+            run.use_up_inodes(self.request.conditions.used_inodes)?;
+        }
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
@@ -278,8 +284,11 @@ impl Workshop<'_> {
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
         };
-        let definition = self.definition(node, &known)?;
-        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        // What ran under changed conditions is nobody's result.
+        if self.request.conditions.are_normal() {
+            let definition = self.definition(node, &known)?;
+            self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        }
         Ok(Made::Layer(known))
     }
 
@@ -324,6 +333,7 @@ impl Workshop<'_> {
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
+        let jobs = self.request.conditions.cpus.map_or(jobs, |most| jobs.min(most));
         Ok(SandboxSpec {
             action,
             layers: mountable(self.store, layers, self.ids)?,
@@ -336,6 +346,7 @@ impl Workshop<'_> {
             limits: step.step.limits.clone(),
             interactive: false,
             env_extra: Vec::new(),
+            conditions: self.request.conditions.clone(),
         })
     }
 }
