@@ -82,13 +82,16 @@ fn layer_with(world: &World, build: &Build, path: &str) -> (Manifest, std::path:
         let dir = world.store().join("layers").join(&id[..2]).join(id);
         dir.exists().then_some((id, dir))
     });
-    let layers = layers.map(|(id, dir)| {
-        let manifest = fs::read(dir.join("manifest")).unwrap();
+    let mut layers = layers.map(|(id, dir)| {
+        // The manifest's name tells the boot that it was written under.
+        let mut names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        let is_manifest = |path: &std::path::PathBuf| path.to_str().unwrap().contains("/manifest");
+        let manifest = fs::read(names.find(is_manifest).unwrap()).unwrap();
         assert_eq!(Manifest::decode(&manifest).unwrap().id().to_hex(), id);
         (Manifest::decode(&manifest).unwrap(), dir.join("fs").join(&path[1..]))
     });
     let guest = GuestPath::parse(path).unwrap();
-    { layers }.find(|(manifest, _)| manifest.get(&guest).is_some()).unwrap()
+    layers.find(|(manifest, _)| manifest.get(&guest).is_some()).unwrap()
 }
 
 #[test]
