@@ -235,8 +235,13 @@ fn disk_usage(dir: &Path, most: u64) -> u64 {
     let mut total = 0;
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
+        let entries = std::fs::read_dir(&dir);
+        // Deeper than a path can say, where much could be hidden; it could not become a layer either.
+        if entries.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENAMETOOLONG)) {
+            return u64::MAX;
+        }
         // What vanishes meanwhile does not count.
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        for entry in entries.into_iter().flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             total += meta.blocks() * 512 / if meta.is_dir() { 1 } else { meta.nlink().max(1) };
             if meta.is_dir() {

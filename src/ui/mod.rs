@@ -11,6 +11,7 @@ mod store;
 mod style;
 mod terminal;
 mod text;
+mod verify;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

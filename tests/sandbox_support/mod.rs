@@ -145,6 +145,7 @@ impl Fixture {
             limits: Limits::default(),
             interactive: false,
             env_extra: vec![],
+            conditions: Default::default(),
         }
     }
 
