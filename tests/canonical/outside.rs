@@ -208,6 +208,9 @@ run = 'echo mine > /n/m/mine; touch /n/m'
 from = "/n"
 "#;
 
+/// Shell commands before the program, its environment, its flags.
+type Caller<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 /// The caller's umask, limits, locale, time zone, directory and descriptors; file system and place of the store;
 /// parallelism; the time.
 #[test]
@@ -220,7 +223,7 @@ fn circumstances() {
         }
         let on_disk = disk.path().join("store");
         let odd = world.path("work/an odd  place/ü");
-        let callers: [(&str, &[(&str, &str)], &[&str]); 8] = [
+        let callers: [Caller; 8] = [
             ("", &[], &[]),
             ("umask 000", &[("LC_ALL", "de_DE.UTF-8"), ("LANG", "C")], &[]),
             ("umask 077", &[("TZ", "Asia/Tokyo"), ("LC_ALL", "POSIX")], &["--jobs", "1"]),
