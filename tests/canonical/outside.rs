@@ -208,8 +208,8 @@ run = 'echo mine > /n/m/mine; touch /n/m'
 from = "/n"
 "#;
 
-/// Shell commands before the program, its environment, its flags.
-type Caller<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+/// Shell commands before the program, its environment, the number of jobs, and the store if not the usual one.
+type Caller<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, Option<&'a Path>);
 
 /// The caller's umask, limits, locale, time zone, directory and descriptors; file system and place of the store;
 /// parallelism; the time.
@@ -224,20 +224,21 @@ fn circumstances() {
         let on_disk = disk.path().join("store");
         let odd = world.path("work/an odd  place/ü");
         let callers: [Caller; 8] = [
-            ("", &[], &[]),
-            ("umask 000", &[("LC_ALL", "de_DE.UTF-8"), ("LANG", "C")], &[]),
-            ("umask 077", &[("TZ", "Asia/Tokyo"), ("LC_ALL", "POSIX")], &["--jobs", "1"]),
+            ("", &[], "2", None),
+            ("umask 000", &[("LC_ALL", "de_DE.UTF-8"), ("LANG", "C")], "2", None),
+            ("umask 077", &[("TZ", "Asia/Tokyo"), ("LC_ALL", "POSIX")], "1", None),
             (
                 "ulimit -S -n 256; ulimit -S -s 1024; ulimit -S -c 0",
                 &[("HOSTNAME", "elsewhere"), ("USER", "x")],
-                &[],
+                "2",
+                None,
             ),
-            ("cd /", &[("SOURCE_DATE_EPOCH", "12345"), ("TMPDIR", "/nowhere")], &["--jobs", "4"]),
-            ("exec 7</dev/null 9>&1; sleep 1.1", &[("MAKEFLAGS", "-j9")], &[]),
-            ("", &[], &["--store", on_disk.to_str().unwrap()]),
-            ("ulimit -S -u 4000", &[], &["--store", odd.to_str().unwrap()]),
+            ("cd /", &[("SOURCE_DATE_EPOCH", "12345"), ("TMPDIR", "/nowhere")], "4", None),
+            ("exec 7</dev/null 9>&1; sleep 1.1", &[("MAKEFLAGS", "-j9")], "2", None),
+            ("", &[], "2", Some(&on_disk)),
+            ("ulimit -S -u 4000", &[], "2", Some(&odd)),
         ];
-        for (caller, env, flags) in callers {
+        for (caller, env, jobs, elsewhere) in callers {
             let mut world = World::new(world.mode);
             world.recipe_on(base(), EVERYTHING);
             world.write("src/f", "f");
@@ -245,15 +246,16 @@ fn circumstances() {
             world.caller = caller.to_owned();
             world.env = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
             let recipe = world.path("work/recipe.toml");
-            let (store, mine) = (world.store(), flags.contains(&"--store"));
-            let mut args = vec!["build", recipe.to_str().unwrap(), "--progress", "json"];
-            args.extend(flags);
-            if !mine {
-                args.extend(["--store", store.to_str().unwrap()]);
+            let store = elsewhere.map_or_else(|| world.store(), Path::to_owned);
+            let store = ["--store", store.to_str().unwrap()];
+            let args = ["build", recipe.to_str().unwrap(), "--progress", "json", "--jobs", jobs];
+            let run = world.isolith(&[&args[..], &store].concat());
+            if elsewhere.is_some() {
+                // What is in it belongs to ids that only the program can map.
+                world.isolith(&[&["store", "clear"][..], &store].concat());
             }
-            let run = world.isolith(&args);
             let events = run.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            let who = format!("{}: `{caller}` {env:?} {flags:?}", world.mode.name);
+            let who = format!("{}: `{caller}` {env:?} {jobs} {elsewhere:?}", world.mode.name);
             seen.add(names(Build { run, events, out: PathBuf::new() }), &who);
         }
     });
