@@ -163,8 +163,11 @@ fn refuse_channel(host: &Path, stat: &Stat) -> Result<()> {
     if stat.st_mode & usable == 0 {
         return Ok(());
     }
-    Err(Error::recipe(format!("the base would show the {kind} `{}` of this machine to steps", host.display()))
-        .hint("show smaller directories in `base.host`; what is behind it could not be part of any key"))
+    Err(Error::recipe(format!(
+        "the base would show the {kind} `{}` of this machine to steps",
+        host.display()
+    ))
+    .hint("show smaller directories in `base.host`; what is behind it could not be part of any key"))
 }
 
 /// What tells one state of a path from another. Owners are left out: a sandbox sees every host file as

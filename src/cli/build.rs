@@ -13,6 +13,7 @@ use crate::config::{Progress, Settings};
 use crate::engine::verify::{Outside, Setting};
 use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
 use crate::error::{Class, Error, Result};
+use crate::sys::process;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -66,6 +67,8 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let setting = args.conditions.as_deref().map(Setting::parse).transpose()?;
     if let Some(setting) = &setting {
+        // A round is of no use when whoever wanted it is gone.
+        process::die_with_parent()?;
         setting.outside.enter()?;
         if let Some((uid, gid)) = setting.outside.user {
             return Err(become_user(setting, uid, gid));

@@ -246,7 +246,8 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<CString>> {
     }
     env.entry("JOBS".into()).or_insert_with(|| spec.jobs.to_string());
     if spec.conditions.clock_shift != 0 {
-        env.insert("LD_PRELOAD".into(), clock::PATH.into());
+        let more = env.remove("LD_PRELOAD").map_or_else(String::new, |own| format!(":{own}"));
+        env.insert("LD_PRELOAD".into(), format!("{}{more}", clock::PATH));
     }
     if spec.interactive {
         env.extend(spec.env_extra.iter().cloned());

@@ -28,6 +28,8 @@ pub struct Clues<'a> {
     pub smallest: Option<&'a [Variation]>,
     /// Cpus of this machine.
     pub cpus: usize,
+    /// Whether a number of the reference and one of the other build are inode numbers of their layers.
+    pub inodes: &'a dyn Fn(u64, u64) -> bool,
 }
 
 type Kind = (&'static str, &'static str);
@@ -198,9 +200,8 @@ impl Found<'_> {
                 if known.contains(&Variation::Cpus) && (one, other) == (cpus, 1) {
                     self.add(CPUS, said.clone());
                 }
-                let moved = [Variation::Inodes, Variation::FileSystem, Variation::StorePath];
-                if moved.iter().any(|variation| known.contains(variation)) && one > 1 && other > 1 {
-                    self.add(INODE, said.clone());
+                if (self.clues.inodes)(one, other) {
+                    self.add(INODE, format!("{said}, which are inode numbers of files of the layers"));
                 }
                 self.add(RANDOM, said);
             }
@@ -236,7 +237,7 @@ impl Found<'_> {
         let [variation] = smallest else {
             if smallest.is_empty() {
                 let likely = |cause: &Cause| {
-                    [TIMESTAMP, RANDOM, HASH_ORDER, RACE, TMP_NAME, GZIP, TAR, AR, ZIP, PYC]
+                    [TIMESTAMP, INODE, RANDOM, HASH_ORDER, RACE, TMP_NAME, GZIP, TAR, AR, ZIP, PYC]
                         .iter()
                         .any(|k| k.0 == cause.cause)
                 };
@@ -304,7 +305,8 @@ mod tests {
         on: &[Variation],
         smallest: Option<&[Variation]>,
     ) -> Vec<&'static str> {
-        let clues = Clues { on, smallest, cpus: 4 };
+        let clues =
+            Clues { on, smallest, cpus: 4, inodes: &|one, other| (one, other) == (1_723_121, 993_121) };
         of_step(paths, &clues)[0].iter().map(|cause| cause.cause).collect()
     }
 
@@ -321,7 +323,11 @@ mod tests {
         assert_eq!(first("in /tmp/tmp.aB3dE9xQ1z\n", "in /tmp/tmp.QqW1zX0pLm\n", &[]), TMP_NAME.0);
         assert_eq!(first("jobs 4\n", "jobs 1\n", &[Cpus]), CPUS.0);
         assert_eq!(first("n 17231\n", "n 993\n", &[]), RANDOM.0);
-        assert_eq!(first("n 1723121\n", "n 993121\n", &[Inodes]), INODE.0);
+        assert_eq!(first("n 1723121\n", "n 993121\n", &[]), INODE.0);
+        assert_eq!(
+            first("7ffffffde000-7ffffffff000 rw-p\n", "7ffd5ccdc000-7ffd5ccfd000 rw-p\n", &[]),
+            ADDRESS.0
+        );
         assert_eq!(first("a\nb\nc\n", "c\nb\na\n", &[DirOrder]), DIR_ORDER.0);
         assert_eq!(first("{'x', 'y', 'z'}\n", "{'z', 'x', 'y'}\n", &[]), HASH_ORDER.0);
         assert_eq!(first("src /build/a1/x.c\n", "src /build/b2/x.c\n", &[]), BUILD_PATH.0);

@@ -1,11 +1,13 @@
 //! From the layers of all rounds to what differs in each step.
 
 use std::collections::HashSet;
+use std::os::unix::fs::DirEntryExt;
 use std::path::Path as HostPath;
 use std::sync::Arc;
 
 use super::cause::{self, Clues};
 use super::report::{Path, Step};
+use super::variation::Variation;
 use super::{Kept, Reference, diffoscope};
 use crate::digest::LayerId;
 use crate::engine::diff::{Tree, differences};
@@ -16,6 +18,16 @@ use crate::store::{Store, read_layer};
 
 /// Paths of one step that are looked into.
 const MOST_PATHS: usize = 300;
+
+/// What is known beside the layers.
+pub struct Known<'a> {
+    /// What was varied.
+    pub on: &'a [Variation],
+    /// The step that was looked into, and the smallest set of variations that makes it differ.
+    pub smallest: Option<(&'a str, &'a [Variation])>,
+    /// Cpus of this machine.
+    pub cpus: usize,
+}
 
 /// Every step, where none differs.
 pub fn identical(reference: &Reference) -> Vec<Step> {
@@ -34,7 +46,7 @@ pub fn steps(
     planned: &Plan,
     reference: &Reference,
     rounds: &[(usize, &Kept)],
-    clues: &Clues<'_>,
+    known: &Known<'_>,
     report: Option<&HostPath>,
 ) -> Result<Vec<Step>> {
     let mut out = Vec::new();
@@ -65,7 +77,14 @@ pub fn steps(
             }
             let mut found = differences(&one.0, &other.0)?;
             found.truncate(MOST_PATHS);
-            let causes = cause::of_step(&found, clues);
+            let (left, right) = (inodes(&one.1), inodes(&other.1));
+            let clues = Clues {
+                on: known.on,
+                smallest: known.smallest.filter(|(step, _)| step == name).map(|(_, set)| set),
+                cpus: known.cpus,
+                inodes: &|a, b| left.contains(&a) && right.contains(&b),
+            };
+            let causes = cause::of_step(&found, &clues);
             step.paths = found
                 .into_iter()
                 .zip(causes)
@@ -100,4 +119,23 @@ fn tree(root: &HostPath, layer: &LayerId) -> Result<Found> {
     let (manifest, fs) = read_layer(root, layer)?
         .ok_or_else(|| Error::machine(format!("a round has not left the layer {layer:#}")))?;
     Ok((Tree::layer(Arc::new(manifest), fs.clone()), fs))
+}
+
+/// The inode numbers of a tree, which are those that the step saw.
+fn inodes(root: &HostPath) -> HashSet<u64> {
+    const MOST: usize = 100_000;
+    let mut found = HashSet::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            found.insert(entry.ino());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+            if found.len() > MOST {
+                return found;
+            }
+        }
+    }
+    found
 }

@@ -88,7 +88,10 @@ impl Session {
         request: &VerifyRequest,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
-        let machine = Machine::look(self.store.root());
+        let mut machine = Machine::look(self.store.root());
+        if let Ok(user) = machine.other_user {
+            machine.other_user = self.can_read(request, &machine, user);
+        }
         let choices = choose(request.vary.as_deref(), &machine)?;
         let mut kept = Vec::new();
         let result = self.verify_in(request, &machine, choices, &mut kept, progress);
@@ -171,15 +174,18 @@ impl Session {
         let steps = if first.is_some() {
             let ids = self.enter_ids()?;
             let builds: Vec<_> = numbered.iter().map(|(number, at)| (*number, &kept[*at])).collect();
-            let found = bisect.as_ref().map(|bisect| &bisect.variations[..]);
-            let clues = cause::Clues { on: &on, smallest: found, cpus: machine.cpus };
+            let known = compare::Known {
+                on: &on,
+                smallest: bisect.as_ref().map(|bisect| (bisect.step.as_str(), &bisect.variations[..])),
+                cpus: machine.cpus,
+            };
             compare::steps(
                 &self.store,
                 ids,
                 &planned,
                 &reference,
                 &builds,
-                &clues,
+                &known,
                 request.report.as_deref(),
             )?
         } else {
@@ -195,6 +201,23 @@ impl Session {
             steps,
             bisect,
         })
+    }
+
+    /// The user again, when it can read the recipe and everything that belongs to it; else why not.
+    fn can_read(
+        &self,
+        request: &VerifyRequest,
+        machine: &Machine,
+        user: (u32, u32),
+    ) -> std::result::Result<(u32, u32), String> {
+        let arrangement = arrange::arrange(&[Variation::User], 0, 1, machine);
+        let area = Area::new(&self.store, &arrangement).map_err(|e| e.to_string())?;
+        let refused = round::explain_as(user, &request.request.recipe, &request.pass, area.store());
+        area.remove_early().map_err(|e| e.to_string())?;
+        match refused {
+            None => Ok(user),
+            Some(why) => Err(format!("user {} cannot read what is built: {why}", user.0)),
+        }
     }
 
     /// The layers of all steps, when the store has them.

@@ -111,6 +111,21 @@ impl Job<'_> {
     }
 }
 
+/// Plans the recipe as another user, which reads everything that a build would; why that fails, if it does.
+pub fn explain_as((uid, gid): (u32, u32), recipe: &Path, pass: &[OsString], store: &Path) -> Option<String> {
+    let mut command = Command::new(PROGRAM);
+    command.arg0("isolith").arg("explain").arg(recipe).arg("--store").arg(store).args(pass);
+    match command.uid(uid).gid(gid).stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let first = text.lines().next().unwrap_or_default();
+            Some(first.trim_start_matches("error: ").to_string())
+        }
+        Err(e) => Some(e.to_string()),
+    }
+}
+
 /// What the child's events have told so far.
 #[derive(Default)]
 struct Reading {

@@ -49,16 +49,16 @@ pub fn look(one: &str, other: &str, a: &str, b: &str) -> Look {
     {
         return Look::Time;
     }
+    if both(&|word| {
+        word.split('.').filter(|part| part.parse::<u32>().is_ok()).count() >= 2 && word.contains('-')
+    }) {
+        return Look::Kernel;
+    }
     if let (Ok(one), Ok(other)) = (digits(one).parse(), digits(other).parse()) {
         return Look::Numbers(one, other);
     }
     if both(&is_random) {
         return Look::Random;
-    }
-    if both(&|word| {
-        word.split('.').filter(|part| part.parse::<u32>().is_ok()).count() >= 2 && word.contains('-')
-    }) {
-        return Look::Kernel;
     }
     if both(&|word| word.contains('/')) {
         return Look::Path;
@@ -73,10 +73,14 @@ fn digits(word: &str) -> &str {
     word[start..].trim_matches(|c: char| !c.is_ascii_digit())
 }
 
+/// `0x` and hex, or twelve digits of hex as user space has them on 64 bits (stack and libraries, programs).
 fn is_address(word: &str) -> bool {
-    word.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| {
-        part.strip_prefix("0x")
-            .is_some_and(|hex| hex.len() >= 6 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    let hex = |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit());
+    word.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| match part.strip_prefix("0x") {
+        Some(digits) => digits.len() >= 6 && hex(digits),
+        None => {
+            part.len() == 12 && hex(part) && ["7f", "55", "56"].iter().any(|start| part.starts_with(start))
+        }
     })
 }
 
