@@ -199,7 +199,7 @@ fn an_archive_that_changes_is_an_error_and_never_another_base() {
         );
     };
     let write = |n: usize| {
-        let bytes = if n % 2 == 0 { &two } else { &one };
+        let bytes = [&two, &one][n % 2];
         match n % 5 {
             0 => {
                 let new = world.path("work/new.tar");
