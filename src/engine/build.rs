@@ -82,7 +82,9 @@ impl Session {
         let stack = resolver.layers(&plan.root().finished)?;
         let outputs: BTreeMap<String, LayerId> =
             plan.root().outputs.iter().map(|(name, node)| (name.clone(), knowledge.layer(*node))).collect();
-        history::record(&self.store, plan, knowledge, &stack, &outputs)?;
+        if request.conditions.are_normal() {
+            history::record(&self.store, plan, knowledge, &stack, &outputs)?;
+        }
         Ok(End::Done(stack, outputs))
     }
 

@@ -65,7 +65,8 @@ impl Workshop<'_> {
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
-                copy_of(self.store, &layers, from, *epoch, self.ids).map_err(|e| self.in_recipe(node, e))?
+                copy_of(self.store, &layers, from, *epoch, self.ids)
+                    .map_err(|e| e.within(format!("cannot make {}", self.plan.nodes[node].name)))?
             }
             Work::Step(step) => return self.step(node, step, began),
         };
@@ -77,15 +78,6 @@ impl Workshop<'_> {
         };
         self.define(node, &known)?;
         Ok(Made::Layer(known))
-    }
-
-    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
-        let hint = e.hint_text().map(str::to_string);
-        let out = Error::recipe(format!("cannot make {}", self.plan.nodes[node].name)).because(e);
-        match hint {
-            Some(hint) => out.hint(hint),
-            None => out,
-        }
     }
 
     /// What resolves stacks here, allowed to write.
@@ -177,6 +169,9 @@ impl Workshop<'_> {
 
     /// Records what a definition has turned out to make.
     fn define(&self, node: NodeId, known: &Known) -> Result<()> {
+        if !self.request.conditions.are_normal() {
+            return Ok(());
+        }
         self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
     }
 
@@ -198,6 +193,9 @@ impl Workshop<'_> {
         let name = &self.plan.nodes[node].name;
         let below = self.resolver().view(&layers)?;
         let run = self.store.new_run(self.ids)?;
+        if self.request.conditions.used_inodes > 0 {
+            run.use_up_inodes(self.request.conditions.used_inodes)?;
+        }
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
@@ -252,14 +250,8 @@ impl Workshop<'_> {
             };
             return Ok(Made::Failed(known, Box::new(failure)));
         }
-        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
-            let hint = e.hint_text().map(str::to_string);
-            let error = Error::machine(format!("cannot keep what step `{name}` wrote")).because(e);
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
+        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids)
+            .map_err(|e| e.within(format!("cannot keep what step `{name}` wrote")))?;
         let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
         self.store.drop_failed(&key)?;
@@ -278,8 +270,11 @@ impl Workshop<'_> {
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
         };
-        let definition = self.definition(node, &known)?;
-        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        // What ran under changed conditions is nobody's result.
+        if self.request.conditions.are_normal() {
+            let definition = self.definition(node, &known)?;
+            self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        }
         Ok(Made::Layer(known))
     }
 
@@ -329,6 +324,7 @@ impl Workshop<'_> {
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
+        let jobs = self.request.conditions.cpus.map_or(jobs, |most| jobs.min(most));
         Ok(SandboxSpec {
             action,
             layers: mountable(self.store, layers, self.ids)?,
@@ -342,6 +338,7 @@ impl Workshop<'_> {
             limits: step.step.limits.clone(),
             interactive: false,
             env_extra: Vec::new(),
+            conditions: self.request.conditions.clone(),
         })
     }
 }

@@ -3,9 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
-use super::SandboxSpec;
 use super::job::Job;
-use super::supervisor::Tether;
+use super::supervisor::Handover;
+use super::{Conditions, SandboxSpec, clock};
 use crate::error::{Error, Result};
 use crate::sys::process::{self, Strings};
 use crate::sys::seccomp::{self, Instruction};
@@ -95,6 +95,15 @@ pub(super) fn name(resource: u32) -> &'static str {
     NAMES.get(resource as usize).copied().unwrap_or("?")
 }
 
+/// The filter of a command.
+#[derive(Clone, Copy)]
+pub(super) enum Filter<'a> {
+    /// The contract's.
+    Plain(&'a [Instruction]),
+    /// One that hands calls to the init.
+    Supervised(&'a Handover),
+}
+
 /// A command, ready to run.
 pub(super) struct Command {
     args: Strings,
@@ -107,6 +116,7 @@ pub(super) struct Command {
     drop_groups: bool,
     interactive: bool,
     name: String,
+    conditions: Conditions,
 }
 
 impl Command {
@@ -125,6 +135,9 @@ impl Command {
                     ))
                 })?;
             }
+        }
+        if spec.conditions.clock_shift != 0 {
+            clock::install(root.as_fd(), spec.conditions.clock_shift)?;
         }
         let name =
             action.argv.first().cloned().ok_or_else(|| Error::recipe("a step has an empty command"))?;
@@ -146,23 +159,19 @@ impl Command {
             drop_groups: !recorded,
             interactive: spec.interactive,
             name,
+            conditions: spec.conditions.clone(),
         })
     }
 
     /// In the command's own process: becomes the command. Returns only when something before that failed.
-    pub(super) fn run(self, job: &Job, filter: &[Instruction], tether: Option<&Tether<'_>>) -> Error {
-        match self.become_step(job, filter, tether) {
+    pub(super) fn run(self, job: &Job, filter: Filter<'_>) -> Error {
+        match self.become_step(job, filter) {
             Err(e) => e.into(),
             Ok(()) => self.exec(),
         }
     }
 
-    fn become_step(
-        &self,
-        job: &Job,
-        filter: &[Instruction],
-        tether: Option<&Tether<'_>>,
-    ) -> Result<(), SysError> {
+    fn become_step(&self, job: &Job, filter: Filter<'_>) -> Result<(), SysError> {
         process::new_session()?;
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
@@ -172,10 +181,12 @@ impl Command {
             stdio[0] = fd::open_in_root(fd::here(), c"dev/null", libc::O_RDONLY, 0)?.into_raw_fd();
         }
         fd::set_stdio(stdio)?;
-        // The report pipe and the tether close themselves at execve.
-        let mut keep = vec![0, 1, 2, job.result.as_raw_fd()];
-        keep.extend(tether.map(Tether::descriptor));
-        fd::close_all_but(&keep)?;
+        // The report pipe closes itself at execve.
+        let handover = match filter {
+            Filter::Plain(_) => job.result.as_raw_fd(),
+            Filter::Supervised(handover) => handover.theirs.as_raw_fd(),
+        };
+        fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd(), handover])?;
         if self.interactive && process::is_terminal(fd::stdin()) {
             match process::take_terminal(fd::stdin()) {
                 // It is the controlling terminal of another session and stays so: no job control then.
@@ -188,14 +199,20 @@ impl Command {
         for (_, resource, soft, hard) in LIMITS {
             privilege::set_limit(resource, soft, hard)?;
         }
-        privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
+        let fixed = if self.conditions.random_addresses { 0 } else { libc::ADDR_NO_RANDOMIZE };
+        privilege::set_personality(fixed as u64)?;
+        if let Some(cpus) = self.conditions.cpus {
+            privilege::limit_cpus(cpus)?;
+        }
         let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
         privilege::become_user(uid, gid, self.drop_groups)?;
         privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
-        seccomp::load(filter)?;
-        tether.map_or(Ok(()), Tether::attach)
+        match filter {
+            Filter::Plain(filter) => seccomp::load(filter),
+            Filter::Supervised(handover) => handover.load(),
+        }
     }
 
     /// Tries the places of PATH like a shell: the first that exists and may be executed. Failing is the step's
@@ -226,6 +243,10 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<CString>> {
         env.insert("HOME".into(), home(spec.action.user.uid));
     }
     env.entry("JOBS".into()).or_insert_with(|| spec.jobs.to_string());
+    if spec.conditions.clock_shift != 0 {
+        let more = env.remove("LD_PRELOAD").map_or_else(String::new, |own| format!(":{own}"));
+        env.insert("LD_PRELOAD".into(), format!("{}{more}", clock::PATH));
+    }
     if spec.interactive {
         env.extend(spec.env_extra.iter().cloned());
     }

@@ -79,6 +79,15 @@ pub fn plan() -> Result<IdPlan> {
     })
 }
 
+/// The offset that [`prefer`] asked for.
+static PREFERRED: OnceLock<u32> = OnceLock::new();
+
+/// Another offset for root than the one it would have, as long as nothing was entered: `verify` shows that it
+/// does not matter. A user with a range has no choice.
+pub fn prefer(offset: u32) {
+    let _ = PREFERRED.set(offset);
+}
+
 /// What [`enter`] has done.
 static ENTERED: OnceLock<(IdPlan, IdShift)> = OnceLock::new();
 
@@ -90,7 +99,7 @@ pub fn enter() -> Result<IdShift> {
     }
     let plan = plan()?;
     let shift = match &plan {
-        IdPlan::Direct(shift) => *shift,
+        IdPlan::Direct(shift) => PREFERRED.get().map_or(*shift, |offset| IdShift::by(*offset)),
         IdPlan::Holder { uids, gids } => {
             hold(*uids, *gids)?;
             IdShift::by(1)
@@ -221,7 +230,7 @@ fn read(file: &str) -> String {
 
 /// The first range of at least [`COUNT`] ids that a subuid(5) file gives to the user. Ranges that touch the
 /// lowest ids, where system users live, are left alone.
-pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
+pub fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
     let number = uid.to_string();
     file.lines().find_map(|line| {
         let mut parts = line.trim().split(':');
@@ -233,7 +242,7 @@ pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u3
 }
 
 /// First id and length of each line of a `uid_map`, as this namespace sees it.
-pub(super) fn intervals(map: &str) -> Vec<(u32, u32)> {
+pub fn intervals(map: &str) -> Vec<(u32, u32)> {
     let parse = |line: &str| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
         let (start, _, len) = (numbers.next()??, numbers.next()??, numbers.next()??);

@@ -5,10 +5,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::command::Command;
+use super::command::{Command, Filter};
 use super::job::Job;
 use super::parts::Parts;
-use super::supervisor::{self, Supervisor};
+use super::supervisor::{Handover, Supervisor};
 use super::wire::{self, Report};
 use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
@@ -42,9 +42,8 @@ pub(super) fn run(origin: Origin<'_>) -> ! {
     let ready = guarded(|| get_ready(&origin));
     // Without work, or when the executor is gone, there is nobody to tell.
     let Ok(Some(job)) = guarded(|| Job::receive(origin.from)) else { process::exit(1) };
-    let started =
-        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&job, ready, origin.recorded)?)));
-    let report = started.and_then(|(command, supervisor)| guarded(|| supervise(command, supervisor)));
+    let report =
+        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&origin, &job, ready)?))).and_then(supervise);
     tell(job.result.as_fd(), &report.unwrap_or_else(|e| Report::Failed(e.into())));
     process::exit(0)
 }
@@ -94,7 +93,7 @@ fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
 }
 
 /// Everything before the command exists.
-fn set_up(job: &Job, ready: Ready, recorded: bool) -> Result<(Command, Option<Supervisor>)> {
+fn set_up(origin: &Origin<'_>, job: &Job, ready: Ready) -> Result<(Command, Option<Handover>)> {
     if let Some(hold) = &job.hold
         && fd::read(hold.as_fd(), &mut [0])? == 0
     {
@@ -104,9 +103,9 @@ fn set_up(job: &Job, ready: Ready, recorded: bool) -> Result<(Command, Option<Su
     process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
     start_clocks(ready.clocks)?;
     let spec = job.read_spec()?;
-    let supervisor = Supervisor::of(&spec, recorded)?;
+    let handover = Handover::new(&spec, origin.recorded, origin.filter)?;
     rootfs::enter(&spec, &job.host, ready.parts)?;
-    Ok((Command::prepare(&spec, recorded)?, supervisor))
+    Ok((Command::prepare(&spec, origin.recorded)?, handover))
 }
 
 /// Missing in libc.
@@ -130,27 +129,29 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 fn start(
     origin: &Origin<'_>,
     job: &Job,
-    (command, mut supervisor): (Command, Option<Supervisor>),
+    (command, handover): (Command, Option<Handover>),
 ) -> Result<(i32, Option<Supervisor>)> {
-    let tether = supervisor.as_ref().and_then(Supervisor::tether);
+    let filter = handover.as_ref().map_or(Filter::Plain(origin.filter), Filter::Supervised);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
-        let failed = command.run(job, origin.filter, tether.as_ref());
+        let failed = command.run(job, filter);
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
         125
     })?;
     // Nothing of the machine stays open here but the pipe for the report, and what is supervised with.
-    let mut keep = supervisor.as_mut().map(Supervisor::keeps).unwrap_or_default();
+    let supervisor = handover.map(Handover::take).transpose()?.flatten();
+    let mut keep = supervisor.as_ref().map(Supervisor::keeps).unwrap_or_default();
     keep.push(job.result.as_raw_fd());
     fd::close_all_but(&keep)?;
-    privilege::set_capabilities(CAP_KILL | if supervisor.is_some() { supervisor::CAPABILITIES } else { 0 })?;
+    privilege::set_capabilities(CAP_KILL | supervisor.as_ref().map_or(0, Supervisor::capabilities))?;
     Ok((child, supervisor))
 }
 
 /// Reaps until the command has ended, then ends and reaps the rest.
-fn supervise(command: i32, mut supervisor: Option<Supervisor>) -> Result<Report> {
-    let status = match &mut supervisor {
-        Some(supervisor) => supervisor.serve(command)?,
+fn supervise((command, mut supervisor): (i32, Option<Supervisor>)) -> Result<Report> {
+    let early = supervisor.as_mut().map(|supervisor| supervisor.serve(command)).transpose()?.flatten();
+    let status = match early {
+        Some(ended) => ended,
         None => loop {
             match process::wait(-1, true)? {
                 Some((pid, ended)) if pid == command => break ended,

@@ -42,6 +42,15 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, min: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(ret) })
 }
 
+/// A copy of descriptor `number` of another process, which shares its open file.
+pub fn of_process(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    check(ret, || format!("pidfd_getfd({number})"))?;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(ret as i32) })
+}
+
 /// Waits until one of these can be read or is hung up: for each whether it is so. All false after `timeout`.
 pub fn wait_readable<const N: usize>(
     fds: [BorrowedFd<'_>; N],
@@ -54,6 +63,15 @@ pub fn wait_readable<const N: usize>(
     // SAFETY: `polled` is valid for N entries.
     retry(|| unsafe { libc::poll(list, N as libc::nfds_t, ms) }.into(), || "poll".to_string())?;
     Ok(polled.map(|p| p.revents != 0))
+}
+
+/// Waits for any of these without a limit: for each the `POLL*` bits that are set.
+pub fn wait_events<const N: usize>(fds: [BorrowedFd<'_>; N]) -> Result<[i16; N]> {
+    let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    let list = polled.as_mut_ptr();
+    // SAFETY: `polled` is valid for N entries.
+    retry(|| unsafe { libc::poll(list, N as libc::nfds_t, -1) }.into(), || "poll".to_string())?;
+    Ok(polled.map(|p| p.revents))
 }
 
 /// Opens `path`, which may be absolute or lead through symlinks, as if `root` were `/`. It cannot come out

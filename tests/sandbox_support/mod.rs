@@ -146,6 +146,7 @@ impl Fixture {
             limits: Limits::default(),
             interactive: false,
             env_extra: vec![],
+            conditions: Default::default(),
         }
     }
 

@@ -4,15 +4,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::Asked;
+use super::{Answer, Answered, Asked};
 use super::callee::Named;
 use super::ids::{FCHMODAT2, State};
 use super::records::{hands_down, is_dir, path_of};
-use crate::sys::notify::Answer;
 
 /// `chmod`: a directory may begin to hand its group down, or cease to.
-pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answer {
-    let (named, mode) = match asked.call.nr {
+pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answered {
+    let (named, mode) = match asked.call.number {
         libc::SYS_fchmod => (Named::Fd(asked.int(0)), asked.int(1)),
         libc::SYS_fchmodat => (Named::at(asked, 0, 1, 0), asked.int(2)),
         FCHMODAT2 => (Named::at(asked, 0, 1, asked.int(3)), asked.int(2)),
@@ -21,28 +20,28 @@ pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answer {
     if let Some(here) = state.resolver.here(asked, named)
         && here.stat().is_ok_and(|stat| !is_dir(&stat))
     {
-        return Answer::Continue;
+        return Ok(Answer::Continue);
     }
-    let Some(object) = state.resolver.open(asked, named) else { return Answer::Continue };
-    let Ok(stat) = rustix::fs::fstat(&object) else { return Answer::Continue };
+    let Some(object) = state.resolver.open(asked, named) else { return Ok(Answer::Continue) };
+    let Ok(stat) = rustix::fs::fstat(&object) else { return Ok(Answer::Continue) };
     let will = mode as u32 & libc::S_ISGID != 0;
     if !is_dir(&stat) || will == hands_down(&stat) || !asked.is_waiting() {
-        return Answer::Continue;
+        return Ok(Answer::Continue);
     }
     if state.records.owner(object.as_fd()).is_some_and(|(_, gid)| gid != 0) {
         if let Err(e) = state.records.settle(object.as_fd()) {
-            return Answer::Fail(e.raw_os_error());
+            return Err(e.raw_os_error());
         }
         if will {
             state.records.share(object.as_fd());
         }
     }
-    Answer::Continue
+    Ok(Answer::Continue)
 }
 
 /// `rename`: what moves keeps its owner, and a directory that hands its group down is then elsewhere.
-pub(super) fn rename(state: &mut State, asked: &Asked<'_>) -> Answer {
-    let (from, to, flags) = match asked.call.nr {
+pub(super) fn rename(state: &mut State, asked: &Asked<'_>) -> Answered {
+    let (from, to, flags) = match asked.call.number {
         libc::SYS_renameat => (Named::at(asked, 0, 1, NO), Named::at(asked, 2, 3, NO), 0),
         libc::SYS_renameat2 => (Named::at(asked, 0, 1, NO), Named::at(asked, 2, 3, NO), asked.int(4)),
         _ => (Named::path(asked, 0, false), Named::path(asked, 1, false), 0),
@@ -52,8 +51,8 @@ pub(super) fn rename(state: &mut State, asked: &Asked<'_>) -> Answer {
 }
 
 /// `link`: so does what gets another name.
-pub(super) fn link(state: &mut State, asked: &Asked<'_>) -> Answer {
-    let (from, to) = match asked.call.nr {
+pub(super) fn link(state: &mut State, asked: &Asked<'_>) -> Answered {
+    let (from, to) = match asked.call.number {
         libc::SYS_linkat => {
             let follow = asked.int(4) & libc::AT_SYMLINK_FOLLOW != 0;
             let flags = asked.int(4) & libc::AT_EMPTY_PATH | if follow { 0 } else { NO };
@@ -66,9 +65,9 @@ pub(super) fn link(state: &mut State, asked: &Asked<'_>) -> Answer {
 
 const NO: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
-fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange: bool) -> Answer {
+fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange: bool) -> Answered {
     if state.records.none_shared() {
-        return Answer::Continue;
+        return Ok(Answer::Continue);
     }
     let mut plain = |named| {
         let here = state.resolver.here(asked, named);
@@ -76,21 +75,21 @@ fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange:
         (here.is_some_and(|here| state.records.is_in_plain_directory(&here)), file)
     };
     if !exchange && plain(from) == (true, true) && plain(to).0 {
-        return Answer::Continue;
+        return Ok(Answer::Continue);
     }
-    let Some(object) = state.resolver.open(asked, from) else { return Answer::Continue };
-    let Some(new) = destination(state, asked, to) else { return Answer::Continue };
+    let Some(object) = state.resolver.open(asked, from) else { return Ok(Answer::Continue) };
+    let Some(new) = destination(state, asked, to) else { return Ok(Answer::Continue) };
     let other = if exchange { state.resolver.open(asked, to) } else { None };
     if !asked.is_waiting() {
-        return Answer::Continue;
+        return Ok(Answer::Continue);
     }
     let done = one(state, &object, &new).and_then(|old| match &other {
         Some(other) => one(state, other, &old).map(drop),
         None => Ok(()),
     });
     match done {
-        Ok(()) => Answer::Continue,
-        Err(e) => Answer::Fail(e.raw_os_error()),
+        Ok(()) => Ok(Answer::Continue),
+        Err(e) => Err(e.raw_os_error()),
     }
 }
 

@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::callee::{Here, Named, Resolver};
 use super::records::{Look, Records, hands_down, link};
-use super::{Asked, Feature, failed, groups, xattrs};
+use super::{Answer, Answered, Asked, Handler, failed, groups, xattrs};
 use crate::error::Result;
 use crate::layer::{IdShift, StackOwners, owners};
 use crate::sandbox::{SandboxSpec, seccomp};
-use crate::sys::notify::{self, Answer};
+use crate::sys::notify;
 use crate::sys::seccomp::Instruction;
-use crate::sys::{cstring, fd, privilege};
+use crate::sys::{cstring, fd, privilege, process};
 
 /// The value of an id argument that keeps the id.
 const KEEP: u32 = u32::MAX;
@@ -115,20 +115,36 @@ pub(super) const FCHMODAT2: libc::c_long = 452;
 /// Linux 6.13's calls on extended attributes by directory: programs have the older ones.
 const NOT_THERE: [libc::c_long; 4] = [463, 464, 465, 466];
 
-impl Feature for Ids {
+/// The numbers of all of them.
+pub(super) fn calls() -> Vec<libc::c_long> {
+    CALLS.iter().chain(OLD_CALLS).map(|(nr, _)| *nr).collect()
+}
+
+impl Handler for Ids {
     fn calls(&self) -> Vec<libc::c_long> {
-        CALLS.iter().chain(OLD_CALLS).map(|(nr, _)| *nr).collect()
+        calls()
     }
 
     /// The caller's other groups stay, since the kernel does not let the step drop them. It does not see them.
     fn filter(&self) -> Vec<Instruction> {
-        let mut p = seccomp::always_zero(libc::SYS_getgroups);
+        let mut p = seccomp::always_zero(libc::SYS_getgroups).to_vec();
         p.extend(NOT_THERE.iter().flat_map(|nr| seccomp::not_there(*nr)));
         p
     }
 
     fn keeps(&self) -> Vec<RawFd> {
         vec![self.list.as_raw_fd()]
+    }
+
+    /// What the sandbox's root may do to files; sys_chroot to look paths up as a process does that has changed
+    /// its root.
+    fn capabilities(&self) -> u64 {
+        const CHOWN: u64 = 1;
+        const DAC_OVERRIDE: u64 = 1 << 1;
+        const FOWNER: u64 = 1 << 3;
+        const FSETID: u64 = 1 << 4;
+        const SYS_CHROOT: u64 = 1 << 18;
+        CHOWN | DAC_OVERRIDE | FOWNER | FSETID | SYS_CHROOT | super::CAP_SYS_PTRACE
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -140,19 +156,19 @@ impl Feature for Ids {
         Ok(())
     }
 
-    fn answer(&mut self, asked: &Asked<'_>) -> Answer {
-        let kind = self.kinds.get(asked.call.nr as usize).copied().flatten();
-        let (Some(kind), Some(state)) = (kind, &mut self.state) else { return Answer::Continue };
+    fn handle(&mut self, asked: &Asked<'_>) -> Answered {
+        let kind = self.kinds.get(asked.call.number as usize).copied().flatten();
+        let (Some(kind), Some(state)) = (kind, &mut self.state) else { return Ok(Answer::Continue) };
         match kind {
             Kind::Chown => state.chown(asked),
             Kind::ChangeRoot => {
                 state.resolver.chrooted = true;
-                Answer::Continue
+                Ok(Answer::Continue)
             }
             Kind::SetGroups => set_groups(asked),
             Kind::NamedAttribute { write } => xattrs::named(state, asked, write),
             // Most steps never get past this.
-            _ if state.records.is_empty() => Answer::Continue,
+            _ if state.records.is_empty() => Ok(Answer::Continue),
             Kind::Stat | Kind::Statx => state.stat(asked, kind == Kind::Statx),
             Kind::ListAttributes => xattrs::list(state, asked),
             Kind::Chmod => groups::chmod(state, asked),
@@ -169,19 +185,19 @@ impl Feature for Ids {
 }
 
 /// Groups that do no more than the one there is can be had: none, or 0. The kernel refuses all.
-fn set_groups(asked: &Asked<'_>) -> Answer {
+fn set_groups(asked: &Asked<'_>) -> Answered {
     let mut groups = [0; 64];
     let bytes = 4 * asked.call.args[0] as usize;
-    let Some(list) = groups.get_mut(..bytes) else { return Answer::Continue };
+    let Some(list) = groups.get_mut(..bytes) else { return Ok(Answer::Continue) };
     match notify::read_memory(asked.call.pid, asked.call.args[1], list) {
-        Ok(()) if list.iter().all(|b| *b == 0) => Answer::Value(0),
-        _ => Answer::Continue,
+        Ok(()) if list.iter().all(|b| *b == 0) => Ok(Answer::Value(0)),
+        _ => Ok(Answer::Continue),
     }
 }
 
 impl State {
-    fn chown(&mut self, asked: &Asked<'_>) -> Answer {
-        let (named, at) = match asked.call.nr {
+    fn chown(&mut self, asked: &Asked<'_>) -> Answered {
+        let (named, at) = match asked.call.number {
             libc::SYS_fchown => (Named::Fd(asked.int(0)), 1),
             libc::SYS_fchownat => (Named::at(asked, 0, 1, asked.int(4)), 2),
             #[cfg(target_arch = "x86_64")]
@@ -203,21 +219,21 @@ impl State {
             Some(here) => here.open(),
             None => self.resolver.open(asked, named),
         };
-        let Some(object) = object else { return Answer::Continue };
+        let Some(object) = object else { return Ok(Answer::Continue) };
         if !exists(uid) || !exists(gid) {
-            return Answer::Fail(libc::EINVAL);
+            return Err(libc::EINVAL);
         }
         if !asked.is_waiting() {
-            return Answer::Continue;
+            return Ok(Answer::Continue);
         }
         match self.change(object, uid, gid) {
-            Ok(()) => Answer::Value(0),
-            Err(errno) => Answer::Fail(errno),
+            Ok(()) => Ok(Answer::Value(0)),
+            Err(errno) => Err(errno),
         }
     }
 
     /// The usual case in few calls: a file that no rule is about. None when it is not that.
-    fn change_file(&mut self, asked: &Asked<'_>, here: &Here, uid: u32, gid: u32) -> Option<Answer> {
+    fn change_file(&mut self, asked: &Asked<'_>, here: &Here, uid: u32, gid: u32) -> Option<Answered> {
         let stat = here.stat().ok()?;
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             return None;
@@ -231,21 +247,21 @@ impl State {
             _ => None,
         };
         if !asked.is_waiting() {
-            return Some(Answer::Continue);
+            return Some(Ok(Answer::Continue));
         }
         let one = |id| if id == KEEP { KEEP } else { 0 };
         if let Err(e) = notify::chown(&here.path, here.follow, one(uid), one(gid)) {
-            return Some(Answer::Fail(e.errno()));
+            return Some(Err(e.errno()));
         }
         let kept = before.unwrap_or((0, 0));
         let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
         if owner == (0, 0) && before.is_none() {
-            return Some(Answer::Value(0));
+            return Some(Ok(Answer::Value(0)));
         }
         match self.records.set_attribute(&here.path, here.follow, owner) {
-            Ok(true) => Some(Answer::Value(0)),
+            Ok(true) => Some(Ok(Answer::Value(0))),
             Ok(false) => None,
-            Err(e) => Some(Answer::Fail(e.raw_os_error())),
+            Err(e) => Some(Err(e.raw_os_error())),
         }
     }
 
@@ -270,8 +286,8 @@ impl State {
         Ok(())
     }
 
-    fn stat(&mut self, asked: &Asked<'_>, extended: bool) -> Answer {
-        let (named, to) = match asked.call.nr {
+    fn stat(&mut self, asked: &Asked<'_>, extended: bool) -> Answered {
+        let (named, to) = match asked.call.number {
             libc::SYS_fstat => (Named::Fd(asked.int(0)), 1),
             libc::SYS_newfstatat => (Named::at(asked, 0, 1, asked.int(3)), 2),
             libc::SYS_statx => (Named::at(asked, 0, 1, asked.int(2)), 4),
@@ -281,7 +297,7 @@ impl State {
         };
         let mut here = self.resolver.here(asked, named);
         let owner = match here.as_ref().map(|here| self.records.look(here)) {
-            Some(Look::Nothing) => return Answer::Continue,
+            Some(Look::Nothing) => return Ok(Answer::Continue),
             Some(Look::Owner(owner)) => Some(owner),
             _ => None,
         };
@@ -294,8 +310,8 @@ impl State {
                     Some(here) => here.open(),
                     None => self.resolver.open(asked, named),
                 };
-                let Some(object) = &object else { return Answer::Continue };
-                let Some(owner) = self.records.owner(object.as_fd()) else { return Answer::Continue };
+                let Some(object) = &object else { return Ok(Answer::Continue) };
+                let Some(owner) = self.records.owner(object.as_fd()) else { return Ok(Answer::Continue) };
                 (&*here.insert(Here::of(object.as_fd())), owner)
             }
         };
@@ -308,12 +324,12 @@ impl State {
             false => notify::stat_bytes(&here.path, here.follow, owner),
         };
         if !asked.is_waiting() {
-            return Answer::Continue;
+            return Ok(Answer::Continue);
         }
-        let written = bytes.and_then(|bytes| notify::write_memory(asked.call.pid, asked.call.args[to], &bytes));
+        let written = bytes.and_then(|bytes| process::write_memory(asked.call.pid, asked.call.args[to], &bytes));
         match written {
-            Ok(()) => Answer::Value(0),
-            Err(e) => Answer::Fail(e.errno()),
+            Ok(()) => Ok(Answer::Value(0)),
+            Err(e) => Err(e.errno()),
         }
     }
 }

@@ -1,9 +1,15 @@
-//! Answers system calls of a step that the kernel alone would answer wrongly (seccomp user notification).
+//! Calls of a step that its init answers in the kernel's place, through seccomp user notification.
 //!
-//! The supervisor is the init: it has the sandbox's own root and can reach nothing else. What it does is made of
-//! [`Feature`]s, each for some calls; a step that needs none has no second filter and no listener.
+//! There is one filter and one loop, in the init. What is switched on for a step decides which calls go there;
+//! a step for which nothing is on has no listener and no cost. A further feature is a [`Handler`] of its own
+//! and a line in [`handlers`]. The init has the sandbox's own root: whatever a handler looks up is in there.
+//!
+//! The step's process is asleep in its call while a handler looks at it. It can be killed at any moment, and
+//! other threads of it can change its memory: a handler reads each argument once, and an answer nobody waits
+//! for any more is thrown away.
 
 mod callee;
+mod dirs;
 mod groups;
 mod ids;
 mod records;
@@ -12,27 +18,33 @@ mod xattrs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::SandboxSpec;
-use super::seccomp;
 use crate::error::{Error, Result};
-use crate::sys::notify::{self, Answer, Call};
-use crate::sys::seccomp::Instruction;
-use crate::sys::{fd, process, socket};
+use crate::sys::seccomp::{self, Call, Instruction};
+use crate::sys::{fd, notify, process, socket};
 
-/// What the init still may do while it supervises, beside [`super::init`]'s own needs: chown, dac_override,
-/// fowner, fsetid, sys_chroot (to look paths up as a step does that has changed its root), sys_ptrace (to
-/// read and write its memory). All of it inside the sandbox's user namespace.
-pub(super) const CAPABILITIES: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 18 | 1 << 19;
+/// What a supervisor needs to reach into processes, of the capabilities over the sandbox's user namespace.
+const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 /// Calls have lower numbers than this.
 const CALLS: usize = 1024;
 
-/// Something that is done to system calls.
-pub(super) trait Feature {
-    /// The calls that are asked about.
+/// What becomes of a call.
+pub(super) enum Answer {
+    /// It returns this value.
+    Value(i64),
+    /// The kernel does it as if nobody had looked.
+    Continue,
+}
+
+/// What a handler says: an answer, or the error number that the caller gets.
+pub(super) type Answered = Result<Answer, i32>;
+
+/// One feature.
+pub(super) trait Handler {
+    /// The numbers of the calls it answers.
     fn calls(&self) -> Vec<libc::c_long>;
 
-    /// More of the filter, to run before: complete statements that begin with the call's number loaded and
-    /// leave it so.
+    /// More of the filter: pieces that find the call's number loaded and leave it so.
     fn filter(&self) -> Vec<Instruction> {
         Vec::new()
     }
@@ -42,21 +54,26 @@ pub(super) trait Feature {
         Vec::new()
     }
 
-    /// Comes first, in the finished root.
+    /// Capabilities over the sandbox's user namespace that it needs.
+    fn capabilities(&self) -> u64 {
+        CAP_SYS_PTRACE
+    }
+
+    /// Comes before the first call, in the finished root.
     fn begin(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Answers a call. Nothing may be changed on its behalf unless [`Asked::is_waiting`] after it was looked at.
-    fn answer(&mut self, asked: &Asked<'_>) -> Answer;
+    /// Answers one call. Nothing may be changed on its behalf unless [`Asked::is_waiting`] after it was looked at.
+    fn handle(&mut self, asked: &Asked<'_>) -> Answered;
 
-    /// Comes last, when no process of the step is left.
+    /// Comes when no process of the step is left.
     fn end(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// A call and the way back to who asks.
+/// A call, and the way to who waits for its answer.
 pub(super) struct Asked<'a> {
     /// The call.
     pub(super) call: Call,
@@ -64,7 +81,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Whether the caller still waits.
+    /// Whether somebody still waits, so that what was read of the process is really its own.
     pub(super) fn is_waiting(&self) -> bool {
         notify::is_waiting(self.listener, &self.call)
     }
@@ -75,119 +92,154 @@ impl Asked<'_> {
     }
 }
 
-/// The features of a step, before it runs.
-pub(super) struct Supervisor {
-    features: Vec<Box<dyn Feature>>,
-    /// Which of them answers a call, by the call's number.
-    by_call: Vec<Option<u8>>,
-    /// Where the listener comes from the command, and how it gets there.
+/// The two ends over which the listener comes from the command's process to its init.
+pub(super) struct Handover {
     ours: OwnedFd,
-    /// Until the command has started.
-    theirs: Option<OwnedFd>,
+    pub(super) theirs: OwnedFd,
+    /// The filter with the supervised calls in it.
+    pub(super) filter: Vec<Instruction>,
+    handlers: Vec<Box<dyn Handler>>,
 }
 
-/// What the command needs to be supervised.
-pub(super) struct Tether<'a> {
-    program: Vec<Instruction>,
-    to: BorrowedFd<'a>,
+impl Handover {
+    /// None when nothing has to be supervised for this sandbox. The root is still the stage.
+    pub(super) fn new(spec: &SandboxSpec, recorded: bool, filter: &[Instruction]) -> Result<Option<Handover>> {
+        let handlers = handlers(spec, recorded)?;
+        if handlers.is_empty() {
+            return Ok(None);
+        }
+        let calls: Vec<_> = handlers.iter().flat_map(|h| h.calls()).collect();
+        let first: Vec<_> = handlers.iter().flat_map(|h| h.filter()).collect();
+        let filter = super::seccomp::supervised(filter, &first, &calls);
+        let (ours, theirs) = socket::pair()?;
+        Ok(Some(Handover { ours, theirs, filter, handlers }))
+    }
+
+    /// In the command's process: loads the filter and sends the listener over. None of the calls may follow
+    /// before `execve` has let the init go on.
+    pub(super) fn load(&self) -> Result<(), crate::sys::SysError> {
+        let listener = seccomp::load_with_listener(&self.filter)?;
+        socket::send(self.theirs.as_fd(), b"listener", &[listener.as_fd()])
+    }
+
+    /// In the init, when the command has started: none when it ended before it came that far.
+    pub(super) fn take(self) -> Result<Option<Supervisor>> {
+        drop(self.theirs);
+        let received = socket::receive(self.ours.as_fd(), &mut [0; 16])?;
+        let Some(listener) = received.and_then(|(_, fds)| fds.into_iter().next()) else { return Ok(None) };
+        // Only speeds up; kernels before 6.6 do not have it.
+        let _ = seccomp::wake_synchronously(listener.as_fd());
+        let mut by_call = vec![None; CALLS];
+        for (at, handler) in self.handlers.iter().enumerate() {
+            for number in handler.calls() {
+                by_call[number as usize].get_or_insert(at);
+            }
+        }
+        Ok(Some(Supervisor { listener, handlers: self.handlers, by_call }))
+    }
 }
 
-impl Tether<'_> {
-    /// The descriptor that has to be open in the command's process until [`Tether::attach`].
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.to.as_raw_fd()
+fn handlers(spec: &SandboxSpec, recorded: bool) -> Result<Vec<Box<dyn Handler>>> {
+    let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
+    if let Some(order) = spec.conditions.dir_order {
+        handlers.push(Box::new(dirs::Dirs::new(order)));
     }
+    if recorded {
+        handlers.push(Box::new(ids::Ids::prepare(spec)?));
+    }
+    Ok(handlers)
+}
 
-    /// Loads the filter on this process and hands the listener over. None of the calls may follow before
-    /// `execve` has let the init go on.
-    pub(super) fn attach(&self) -> crate::sys::Result<()> {
-        let listener = notify::load(&self.program)?;
-        socket::send(self.to, b"listener", &[listener.as_fd()])
-    }
+/// Answers the supervised calls of one sandbox.
+pub(super) struct Supervisor {
+    listener: OwnedFd,
+    handlers: Vec<Box<dyn Handler>>,
+    /// Which handler answers, by the call's number.
+    by_call: Vec<Option<usize>>,
 }
 
 impl Supervisor {
-    /// What this step needs; none if it needs nothing. The root is still the stage.
-    pub(super) fn of(spec: &SandboxSpec, recorded: bool) -> Result<Option<Supervisor>> {
-        let mut features: Vec<Box<dyn Feature>> = Vec::new();
-        if recorded {
-            features.push(Box::new(ids::Ids::prepare(spec)?));
-        }
-        if features.is_empty() {
-            return Ok(None);
-        }
-        let mut by_call = vec![None; CALLS];
-        for (at, feature) in (0u8..).zip(&features) {
-            for nr in feature.calls() {
-                by_call[nr as usize].get_or_insert(at);
-            }
-        }
-        let (ours, theirs) = socket::pair()?;
-        Ok(Some(Supervisor { features, by_call, ours, theirs: Some(theirs) }))
+    /// Descriptors that have to stay open.
+    pub(super) fn keeps(&self) -> Vec<RawFd> {
+        let kept = self.handlers.iter().flat_map(|handler| handler.keeps());
+        kept.chain([self.listener.as_raw_fd()]).collect()
     }
 
-    /// For the command, before it starts.
-    pub(super) fn tether(&self) -> Option<Tether<'_>> {
-        let calls: Vec<_> = self.features.iter().flat_map(|feature| feature.calls()).collect();
-        let extra: Vec<_> = self.features.iter().flat_map(|feature| feature.filter()).collect();
-        Some(Tether { program: seccomp::notifying(&extra, &calls), to: self.theirs.as_ref()?.as_fd() })
+    /// Capabilities that it needs.
+    pub(super) fn capabilities(&self) -> u64 {
+        self.handlers.iter().fold(0, |all, handler| all | handler.capabilities())
     }
 
-    /// When the command has started: descriptors of this process that are still needed.
-    pub(super) fn keeps(&mut self) -> Vec<RawFd> {
-        // With this open here, the end of a command that did not come that far would go unnoticed.
-        self.theirs = None;
-        let own = self.features.iter().flat_map(|feature| feature.keeps());
-        own.chain([self.ours.as_raw_fd()]).collect()
-    }
-
-    /// Serves until the command ends. Its descriptors but [`Supervisor::keeps`] are closed already.
-    pub(super) fn serve(&mut self, command: i32) -> Result<process::Ended> {
+    /// Answers calls and reaps until the command has ended; none when no process is left that could be
+    /// supervised and the command has still to be waited for.
+    pub(super) fn serve(&mut self, command: i32) -> Result<Option<process::Ended>> {
         let signals = process::child_signals()?;
-        let mut buf = [0; 16];
-        // A command that failed before its filter sends none; it has ended then.
-        let sent = socket::receive(self.ours.as_fd(), &mut buf)?;
-        let listener = sent.and_then(|(_, fds)| fds.into_iter().next());
-        if let Some(listener) = &listener {
-            notify::wake_on_same_cpu(listener.as_fd());
-            for feature in &mut self.features {
-                feature.begin()?;
-            }
-        }
+        self.handlers.iter_mut().try_for_each(|handler| handler.begin())?;
         loop {
-            let [ended, called] = match &listener {
-                Some(listener) => fd::wait_readable([signals.as_fd(), listener.as_fd()], None)?,
-                None => [fd::wait_readable([signals.as_fd()], None)?[0], false],
-            };
-            if ended {
+            let [died, asked] = fd::wait_events([signals.as_fd(), self.listener.as_fd()])?;
+            if died != 0 {
                 fd::read(signals.as_fd(), &mut [0; 1024])?;
                 while let Some((pid, ended)) = process::wait(-1, false)? {
                     if pid == command {
-                        return Ok(ended);
+                        return Ok(Some(ended));
                     }
                 }
             }
-            if let (true, Some(listener)) = (called, &listener) {
-                self.answer(listener.as_fd())?;
+            if asked & libc::POLLIN != 0 {
+                self.answer()?;
+            } else if asked != 0 {
+                return Ok(None);
             }
         }
     }
 
-    fn answer(&mut self, listener: BorrowedFd<'_>) -> Result<()> {
-        let Some(call) = notify::receive(listener)? else { return Ok(()) };
+    fn answer(&mut self) -> Result<()> {
+        let listener = self.listener.as_fd();
+        let Some(call) = seccomp::receive(listener)? else { return Ok(()) };
         let asked = Asked { call, listener };
-        let feature = self.by_call.get(call.nr as usize).copied().flatten();
-        let answer = feature.map_or(Answer::Continue, |at| self.features[usize::from(at)].answer(&asked));
-        Ok(notify::answer(listener, &call, answer)?)
+        let handler = self.by_call.get(call.number as usize).copied().flatten();
+        match handler.map_or(Ok(Answer::Continue), |at| self.handlers[at].handle(&asked)) {
+            Ok(Answer::Value(value)) => seccomp::answer(listener, call.id, value)?,
+            Ok(Answer::Continue) => seccomp::pass(listener, call.id)?,
+            Err(errno) => seccomp::answer(listener, call.id, -i64::from(errno))?,
+        }
+        Ok(())
     }
 
     /// When no process of the step is left.
     pub(super) fn end(&mut self) -> Result<()> {
-        self.features.iter_mut().try_for_each(|feature| feature.end())
+        self.handlers.iter_mut().try_for_each(|handler| handler.end())
     }
 }
 
-/// An error of the supervisor's own work.
+/// An error of a handler's own work.
 fn failed(what: &str, why: impl std::fmt::Display) -> Error {
     Error::machine(format!("cannot supervise a step: {what}")).because(why.to_string())
+}
+
+/// The descriptor `number` of the process that makes a call: the same open file, position and all.
+pub(super) fn descriptor_of(call: &Call, number: i32) -> Result<OwnedFd, i32> {
+    // A thread that is not its process's first one has no pidfd of its own on kernels before 6.9.
+    let pidfd = process::pidfd(call.pid).or_else(|_| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", call.pid)).unwrap_or_default();
+        let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        process::pidfd(group.unwrap_or(call.pid))
+    });
+    let pidfd = pidfd.map_err(|e| e.errno())?;
+    fd::of_process(pidfd.as_fd(), number).map_err(|e| e.errno())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_denied_is_never_supervised() {
+        let dirs = dirs::Dirs::new(crate::sandbox::conditions::DirOrder::Reversed);
+        let calls = dirs.calls().into_iter().chain(ids::calls());
+        for call in calls {
+            assert!(!crate::sandbox::seccomp::is_denied(call), "{call}");
+            assert!((call as usize) < CALLS);
+        }
+    }
 }
