@@ -187,8 +187,8 @@ impl Handler for Ids {
 /// Groups that do no more than the one there is can be had: none, or 0. The kernel refuses all.
 fn set_groups(asked: &Asked<'_>) -> Answered {
     let mut groups = [0; 64];
-    let bytes = 4 * asked.call.args[0] as usize;
-    let Some(list) = groups.get_mut(..bytes) else { return Ok(Answer::Continue) };
+    let bytes = usize::try_from(asked.call.args[0]).ok().and_then(|count| count.checked_mul(4));
+    let Some(list) = bytes.and_then(|bytes| groups.get_mut(..bytes)) else { return Ok(Answer::Continue) };
     match notify::read_memory(asked.call.pid, asked.call.args[1], list) {
         Ok(()) if list.iter().all(|b| *b == 0) => Ok(Answer::Value(0)),
         _ => Ok(Answer::Continue),
