@@ -318,12 +318,17 @@ mod tests {
         rustix::fs::setxattr(upper.join("d/own"), ATTRIBUTE, b"4:5", XattrFlags::empty()).unwrap();
         std::os::unix::fs::symlink("x", upper.join("d/link")).unwrap();
         std::os::unix::fs::symlink("x", upper.join("d/made")).unwrap();
-        std::fs::write(dir.path().join(LIST), encode_list([(&b"d/link"[..], (6, 7)), (b"d/none", (1, 1))])).unwrap();
+        std::fs::write(dir.path().join(LIST), encode_list([(&b"d/link"[..], (6, 7)), (b"d/none", (1, 1))]))
+            .unwrap();
         let layer = commit(&upper, &View::default(), 1, one).unwrap();
         let owner = |path: &str| layer.get(&p(path)).map(|entry| (entry.uid, entry.gid)).unwrap();
         let found = ["/", "/d", "/d/new", "/d/own", "/d/link", "/d/made"].map(owner);
         assert_eq!(found, [(0, 0), (0, 9), (0, 9), (4, 5), (6, 7), (0, 9)]);
         assert!(layer.entries().iter().all(|entry| entry.xattrs.is_empty()));
-        assert_eq!(verify(&layer, &upper, one), Ok(()), "what was made in the directory has its own record now");
+        assert_eq!(
+            verify(&layer, &upper, one),
+            Ok(()),
+            "what was made in the directory has its own record now"
+        );
     }
 }
