@@ -12,12 +12,11 @@ const ORDER: [&str; 19] = [
 ];
 
 /// What may be used against the order: data that several modules share, and where it is used from.
-const EXCEPTIONS: [(&str, &str, &str); 9] = [
+const EXCEPTIONS: [(&str, &str, &str); 8] = [
     ("base", "key::HostView", "what the fingerprint of the machine becomes in the document"),
     ("sandbox", "key::ActionDocument", "a sandbox is made from the document and from nothing else"),
     ("sandbox", "key::MountDoc", "a part of the document"),
     ("sandbox", "key::Network", "a part of the document"),
-    ("sandbox", "key::UserDoc", "a part of the document"),
     ("store", "key::ActionDocument", "the document is kept beside the result"),
     ("store", "sandbox::Usage", "what a step used is kept in its result"),
     ("store", "layer::IdShift", "whose files the layers on disk are"),

@@ -21,16 +21,7 @@ pub fn import_tar(store: &Store, archive: &Path, digest: ContentDigest, ids: IdS
     let file = File::open(archive).map_err(|e| Error::io("read", archive, e))?;
     let hasher = Arc::new(Mutex::new(blake3::Hasher::new()));
     let read = Hashed { file, hasher: hasher.clone() };
-    let manifest = decompress(read).and_then(|stream| unpack(stream, &tree, ids)).map_err(|e| {
-        let hint = e.hint_text().map(str::to_string);
-        let class = e.class();
-        let error =
-            Error::machine(format!("cannot unpack `{}`", archive.display())).because(e).class_as(class);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
+    let unpacked = decompress(read).and_then(|stream| unpack(stream, &tree, ids));
     // The unpacker may stop at the end mark; what follows belongs to the file all the same.
     let mut rest = Hashed { file: File::open(archive).map_err(|e| Error::io("read", archive, e))?, hasher };
     let seen = rest.hash().count();
@@ -41,6 +32,16 @@ pub fn import_tar(store: &Store, archive: &Path, digest: ContentDigest, ids: IdS
         return Err(Error::machine(format!("`{}` changed while it was read", archive.display()))
             .hint("let whatever writes there finish, then build again"));
     }
+    let manifest = unpacked.map_err(|e| {
+        let hint = e.hint_text().map(str::to_string);
+        let class = e.class();
+        let error =
+            Error::machine(format!("cannot unpack `{}`", archive.display())).because(e).class_as(class);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
     store.add_layer(&tree, &manifest)
 }
 

@@ -202,7 +202,7 @@ impl Planner<'_> {
         let found = match self.store.get_note("sha256", &archive.to_hex()) {
             Some(found) => found,
             None => {
-                let found = sha256_file(path)?;
+                let found = sha256_file(path, archive)?;
                 self.store.put_note("sha256", &archive.to_hex(), &found)?;
                 found
             }

@@ -65,7 +65,8 @@ impl Workshop<'_> {
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
-                copy_of(self.store, &layers, from, *epoch, self.ids).map_err(|e| self.in_recipe(node, e))?
+                copy_of(self.store, &layers, from, *epoch, self.ids)
+                    .map_err(|e| e.within(format!("cannot make {}", self.plan.nodes[node].name)))?
             }
             Work::Step(step) => return self.step(node, step, began),
         };
@@ -77,15 +78,6 @@ impl Workshop<'_> {
         };
         self.define(node, &known)?;
         Ok(Made::Layer(known))
-    }
-
-    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
-        let hint = e.hint_text().map(str::to_string);
-        let out = Error::recipe(format!("cannot make {}", self.plan.nodes[node].name)).because(e);
-        match hint {
-            Some(hint) => out.hint(hint),
-            None => out,
-        }
     }
 
     /// What resolves stacks here, allowed to write.
@@ -258,14 +250,8 @@ impl Workshop<'_> {
             };
             return Ok(Made::Failed(known, Box::new(failure)));
         }
-        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
-            let hint = e.hint_text().map(str::to_string);
-            let error = Error::machine(format!("cannot keep what step `{name}` wrote")).because(e);
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
+        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids)
+            .map_err(|e| e.within(format!("cannot keep what step `{name}` wrote")))?;
         let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
         self.store.drop_failed(&key)?;

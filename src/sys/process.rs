@@ -306,3 +306,26 @@ pub(super) fn prctl(option: i32, arg: usize, call: &str) -> Result<()> {
     check(unsafe { libc::prctl(option, arg, 0, 0, 0) }, || format!("prctl({call})"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+
+    #[test]
+    fn a_child_that_wants_to_be_traced_has_not_exited() {
+        let mut command = std::process::Command::new("/bin/true");
+        // SAFETY: one system call between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().unwrap();
+        let pid = child.id() as i32;
+        assert_eq!(wait(pid, true).unwrap(), Some((pid, Ended::Signaled(libc::SIGTRAP))));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

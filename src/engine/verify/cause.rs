@@ -24,8 +24,8 @@ pub struct Cause {
 pub struct Clues<'a> {
     /// What was varied.
     pub on: &'a [Variation],
-    /// The smallest set of variations that makes the step differ, if it was looked for.
-    pub smallest: Option<&'a [Variation]>,
+    /// The smallest set of variations that makes a path differ, if it was looked for.
+    pub smallest: &'a dyn Fn(&str) -> Option<&'a [Variation]>,
     /// Cpus of this machine.
     pub cpus: usize,
     /// Whether a number of the reference and one of the other build are inode numbers of their layers.
@@ -74,12 +74,13 @@ const ENVIRONMENT: Kind =
     ("environment of the caller", "nothing of it reaches a sandbox; look for what else changed");
 
 /// Likely causes for each path of a step, the likeliest first.
-pub fn of_step(paths: &[PathDifference], clues: &Clues<'_>) -> Vec<Vec<Cause>> {
+pub fn of_step<'a>(paths: &[PathDifference], clues: &'a Clues<'a>) -> Vec<Vec<Cause>> {
     paths.iter().map(|path| of_path(path, paths, clues)).collect()
 }
 
-fn of_path(path: &PathDifference, all: &[PathDifference], clues: &Clues<'_>) -> Vec<Cause> {
-    let mut found = Found { causes: Vec::new(), clues };
+fn of_path<'a>(path: &PathDifference, all: &[PathDifference], clues: &'a Clues<'a>) -> Vec<Cause> {
+    let smallest = (clues.smallest)(&path.difference.path.to_string());
+    let mut found = Found { causes: Vec::new(), clues, smallest };
     for change in &path.difference.changes {
         match change {
             Change::Mode { a, b } => found.add(MODE, format!("mode {a} and {b}")),
@@ -101,6 +102,7 @@ fn of_path(path: &PathDifference, all: &[PathDifference], clues: &Clues<'_>) -> 
 struct Found<'a> {
     causes: Vec<Cause>,
     clues: &'a Clues<'a>,
+    smallest: Option<&'a [Variation]>,
 }
 
 impl Found<'_> {
@@ -153,8 +155,10 @@ impl Found<'_> {
             sorted.sort();
             sorted
         };
-        if gone.len() > 1 && sorted(&gone) == sorted(&come) {
-            return self.order("the same lines in another order");
+        if !gone.is_empty() && sorted(&gone) == sorted(&come) {
+            // A scramble looks like a hash table, a few lines that have moved like processes that overtook others.
+            let kept = text.lines().filter(|line| line.starts_with(' ')).count();
+            return self.order("the same lines in another order", gone.len() <= kept);
         }
         for (one, other) in gone.iter().zip(&come) {
             let words = |line: &str| {
@@ -162,7 +166,7 @@ impl Found<'_> {
                 sorted(&line.split(separators).filter(|word| !word.is_empty()).collect::<Vec<_>>())
             };
             if words(one).len() > 2 && words(one) == words(other) {
-                self.order("the same words in another order");
+                self.order("the same words in another order", false);
             } else {
                 self.words(one, other);
             }
@@ -170,14 +174,13 @@ impl Found<'_> {
     }
 
     /// Things stand in another order.
-    fn order(&mut self, evidence: &str) {
-        let dirs = self.clues.smallest.unwrap_or(self.clues.on).contains(&Variation::DirOrder);
-        let race = |found: &mut Self| found.add(RACE, evidence);
-        if dirs {
+    fn order(&mut self, evidence: &str, few: bool) {
+        if self.smallest.unwrap_or(self.clues.on).contains(&Variation::DirOrder) {
             self.add(DIR_ORDER, evidence);
         }
-        self.add(HASH_ORDER, evidence);
-        race(self);
+        for kind in if few { [RACE, HASH_ORDER] } else { [HASH_ORDER, RACE] } {
+            self.add(kind, evidence);
+        }
     }
 
     /// Two texts stand in one place.
@@ -195,10 +198,10 @@ impl Found<'_> {
             Look::Random => self.add(RANDOM, said),
             Look::Kernel => self.add(KERNEL, said),
             Look::Numbers(one, other) => {
-                let known = self.clues.smallest.unwrap_or(self.clues.on);
+                let known = self.smallest.unwrap_or(self.clues.on);
                 let cpus = self.clues.cpus as u64;
                 if known.contains(&Variation::Cpus) && (one, other) == (cpus, 1) {
-                    self.add(CPUS, said.clone());
+                    return self.add(CPUS, said);
                 }
                 if (self.clues.inodes)(one, other) {
                     self.add(INODE, format!("{said}, which are inode numbers of files of the layers"));
@@ -233,7 +236,7 @@ impl Found<'_> {
 
     /// What the search for the smallest set of variations has shown stands first.
     fn by_variation(&mut self) {
-        let Some(smallest) = self.clues.smallest else { return };
+        let Some(smallest) = self.smallest else { return };
         let [variation] = smallest else {
             if smallest.is_empty() {
                 let likely = |cause: &Cause| {
@@ -276,8 +279,10 @@ impl Found<'_> {
                 self.causes.insert(0, first);
             }
             None => {
-                self.causes.retain(|cause| cause.cause != kind.0);
-                self.causes.insert(0, Cause { cause: kind.0, fix: kind.1, evidence });
+                let weak = |cause: &Cause| [RANDOM, RACE, HASH_ORDER].iter().any(|k| k.0 == cause.cause);
+                // What the bytes say plainly is not overruled: time passes between builds, too.
+                let at = if self.causes.first().is_none_or(weak) { 0 } else { self.causes.len() };
+                self.causes.insert(at, Cause { cause: kind.0, fix: kind.1, evidence });
             }
         }
     }
@@ -305,8 +310,12 @@ mod tests {
         on: &[Variation],
         smallest: Option<&[Variation]>,
     ) -> Vec<&'static str> {
-        let clues =
-            Clues { on, smallest, cpus: 4, inodes: &|one, other| (one, other) == (1_723_121, 993_121) };
+        let clues = Clues {
+            on,
+            smallest: &|_| smallest,
+            cpus: 4,
+            inodes: &|one, other| (one, other) == (1_723_121, 993_121),
+        };
         of_step(paths, &clues)[0].iter().map(|cause| cause.cause).collect()
     }
 
@@ -330,6 +339,7 @@ mod tests {
         );
         assert_eq!(first("a\nb\nc\n", "c\nb\na\n", &[DirOrder]), DIR_ORDER.0);
         assert_eq!(first("{'x', 'y', 'z'}\n", "{'z', 'x', 'y'}\n", &[]), HASH_ORDER.0);
+        assert_eq!(first("a\nb\nc\nd\n", "b\nc\nd\na\n", &[]), RACE.0);
         assert_eq!(first("src /build/a1/x.c\n", "src /build/b2/x.c\n", &[]), BUILD_PATH.0);
     }
 

@@ -6,7 +6,7 @@ use std::path::Path as HostPath;
 use std::sync::Arc;
 
 use super::cause::{self, Clues};
-use super::report::{Path, Step};
+use super::report::{Bisect, Path, Step};
 use super::variation::Variation;
 use super::{Kept, Reference, diffoscope};
 use crate::digest::LayerId;
@@ -23,8 +23,8 @@ const MOST_PATHS: usize = 300;
 pub struct Known<'a> {
     /// What was varied.
     pub on: &'a [Variation],
-    /// The step that was looked into, and the smallest set of variations that makes it differ.
-    pub smallest: Option<(&'a str, &'a [Variation])>,
+    /// The smallest sets of variations that make paths of a step differ.
+    pub bisect: &'a [Bisect],
     /// Cpus of this machine.
     pub cpus: usize,
 }
@@ -80,7 +80,11 @@ pub fn steps(
             let (left, right) = (inodes(&one.1), inodes(&other.1));
             let clues = Clues {
                 on: known.on,
-                smallest: known.smallest.filter(|(step, _)| step == name).map(|(_, set)| set),
+                smallest: &|path| {
+                    let mut sets = known.bisect.iter().filter(|found| found.step == *name);
+                    sets.find(|found| found.paths.iter().any(|p| p == path))
+                        .map(|found| &found.variations[..])
+                },
                 cpus: known.cpus,
                 inodes: &|a, b| left.contains(&a) && right.contains(&b),
             };

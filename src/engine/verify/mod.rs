@@ -12,6 +12,7 @@ mod compare;
 mod diffoscope;
 mod report;
 mod round;
+mod search;
 mod setting;
 mod variation;
 mod words;
@@ -31,6 +32,7 @@ use area::Area;
 pub use cause::Cause;
 pub use report::{Bisect, Choice, Path, Round, Step, Verification};
 use round::{Job, Outcome};
+use search::Search;
 pub use setting::{Outside, Setting};
 pub use variation::{Machine, Variation};
 
@@ -75,6 +77,12 @@ struct Reference {
     steps: Vec<(String, LayerId)>,
     /// None: in the session's own store.
     store: Option<PathBuf>,
+}
+
+impl Reference {
+    fn layer(&self, step: &str) -> Option<LayerId> {
+        self.steps.iter().find(|(name, _)| name == step).map(|(_, layer)| *layer)
+    }
 }
 
 impl Session {
@@ -167,18 +175,17 @@ impl Session {
         let bisect = match &first {
             Some((step, turn)) if request.bisect => {
                 progress(Progress::Bisect(step));
-                Some(self.bisect(request, &job, (step, *turn), &on, &reference, machine, progress)?)
+                let built = &kept[numbered[*turn].1];
+                let search =
+                    Search { session: self, request, job, machine, reference: &reference, turn: *turn, step };
+                search.run(&on, built, progress)?
             }
-            _ => None,
+            _ => Vec::new(),
         };
         let steps = if first.is_some() {
             let ids = self.enter_ids()?;
             let builds: Vec<_> = numbered.iter().map(|(number, at)| (*number, &kept[*at])).collect();
-            let known = compare::Known {
-                on: &on,
-                smallest: bisect.as_ref().map(|bisect| (bisect.step.as_str(), &bisect.variations[..])),
-                cpus: machine.cpus,
-            };
+            let known = compare::Known { on: &on, bisect: &bisect, cpus: machine.cpus };
             compare::steps(
                 &self.store,
                 ids,
@@ -258,38 +265,6 @@ impl Session {
         let at = kept.len() - 1;
         kept[at].outcome = job.run(&arrangement, &kept[at].area)?;
         Ok(&kept[at])
-    }
-
-    /// Finds the smallest set of variations that makes `step` differ. Its builds are removed at once.
-    #[allow(clippy::too_many_arguments)]
-    fn bisect(
-        &self,
-        request: &VerifyRequest,
-        job: &Job<'_>,
-        (step, turn): (&str, usize),
-        on: &[Variation],
-        reference: &Reference,
-        machine: &Machine,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Bisect> {
-        // A step of another recipe cannot be named as the end of a build.
-        let until = if step.contains(':') { job.until } else { Some(step) };
-        let job = Job { until, ..*job };
-        let mut rounds = 0;
-        let found = bisect::minimise(on, &mut |set| {
-            rounds += 1;
-            let mut tried = Vec::new();
-            let built = self.round(request, &job, set, turn, machine, &mut tried);
-            let layer = built.map(|built| built.outcome.layer(step));
-            let removed: Result<Vec<()>> = tried.into_iter().map(|kept| kept.area.remove_early()).collect();
-            let layer = layer?;
-            removed?;
-            let wanted = reference.steps.iter().find(|(name, _)| name == step).map(|(_, layer)| *layer);
-            let differs = layer != wanted;
-            progress(Progress::Tried(set, differs));
-            Ok(differs)
-        });
-        Ok(Bisect { step: step.to_string(), variations: found?, rounds })
     }
 }
 

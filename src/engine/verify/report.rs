@@ -24,8 +24,8 @@ pub struct Verification {
     pub rounds: Vec<Round>,
     /// Every step, in plan order.
     pub steps: Vec<Step>,
-    /// What `--bisect` found.
-    pub bisect: Option<Bisect>,
+    /// What `--bisect` found of the first step that differs.
+    pub bisect: Vec<Bisect>,
 }
 
 /// A variation and whether it was on.
@@ -92,13 +92,15 @@ pub struct Path {
     pub causes: Vec<Cause>,
 }
 
-/// The smallest set of variations that makes a step differ.
+/// The smallest set of variations that makes some paths of a step differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bisect {
     /// The first step that differs.
     pub step: String,
-    /// The variations; none: it differs under the same conditions too.
+    /// The variations; none: the paths differ under the same conditions too.
     pub variations: Vec<Variation>,
+    /// The paths that differ then and were not explained by a set before.
+    pub paths: Vec<String>,
     /// How many more builds it took.
-    pub rounds: usize,
+    pub builds: usize,
 }

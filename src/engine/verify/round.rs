@@ -43,6 +43,7 @@ impl Outcome {
 }
 
 /// What is built in every round.
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The recipe file.
     pub recipe: &'a Path,
@@ -115,6 +116,7 @@ impl Job<'_> {
 pub fn explain_as((uid, gid): (u32, u32), recipe: &Path, pass: &[OsString], store: &Path) -> Option<String> {
     let mut command = Command::new(PROGRAM);
     command.arg0("isolith").arg("explain").arg(recipe).arg("--store").arg(store).args(pass);
+    command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME").env_remove("XDG_CACHE_HOME");
     match command.uid(uid).gid(gid).stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => None,
         Ok(output) => {

@@ -107,13 +107,13 @@ fn is_time(word: &str) -> bool {
     let year = |n: &&str| n.len() == 4 && n.parse::<u32>().is_ok_and(|n| (1990..2100).contains(&n));
     let clock =
         word.contains(':') && numbers.len() >= 2 && numbers.iter().all(|n| n.len() == 2 || n.len() == 4);
-    numbers.iter().any(|n| seconds(n)) || (numbers.len() >= 3 && numbers.iter().any(|n| year(n))) || clock
+    numbers.iter().any(seconds) || (numbers.len() >= 3 && numbers.iter().any(year)) || clock
 }
 
 fn has_month(line: &str) -> bool {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    line.split(|c: char| !c.is_alphabetic()).any(|word| MONTHS.iter().any(|month| word == *month))
+    line.split(|c: char| !c.is_alphabetic()).any(|word| MONTHS.contains(&word))
 }
 
 fn is_random(word: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{names, statement};
+use super::{explained, names, statement};
 use crate::engine::inspect::Content;
 use crate::engine::verify::{Path, Step, Verification};
 use crate::ui::diff::change;
@@ -28,12 +28,16 @@ pub(super) fn page(found: &Verification) -> String {
         escape(&title),
         escape(&statement(found))
     );
-    if let Some(bisect) = &found.bisect {
-        let what = match &bisect.variations[..] {
-            [] => "differs under the same conditions too: time, randomness, or a race".to_string(),
-            set => format!("differs because of <strong>{}</strong>", names(set)),
-        };
-        let _ = writeln!(out, "<p>Step <strong>{}</strong> {what}.</p>", escape(&bisect.step));
+    for bisect in &found.bisect {
+        let paths: Vec<String> =
+            bisect.paths.iter().map(|path| format!("<code>{}</code>", escape(path))).collect();
+        let _ = writeln!(
+            out,
+            "<p>Step <strong>{}</strong> <strong>{}</strong>: {}</p>",
+            escape(&bisect.step),
+            explained(bisect),
+            paths.join(", ")
+        );
     }
     for step in found.steps.iter().filter(|step| !step.is_identical()) {
         one(&mut out, step);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Ui, to_json, to_stderr};
-use crate::engine::verify::{Choice, Progress, Variation, Verification};
+use crate::engine::verify::{Bisect, Choice, Progress, Variation, Verification};
 use crate::error::{Error, Result};
 use crate::ui::style::Style;
 
@@ -55,6 +55,14 @@ fn names(variations: &[Variation]) -> String {
         return "nothing".to_string();
     }
     variations.iter().map(|variation| variation.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a search came to.
+fn explained(bisect: &Bisect) -> String {
+    match &bisect.variations[..] {
+        [] => "differs under the same conditions too: time, randomness, or a race".to_string(),
+        set => format!("differs because of {}", names(set)),
+    }
 }
 
 /// The claim that is proven or not, in a line.

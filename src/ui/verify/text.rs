@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{names, statement};
+use super::{explained, names, statement};
 use crate::engine::verify::{Choice, Progress, Step, Verification};
 use crate::ui::diff;
 use crate::ui::style::Style;
@@ -58,18 +58,19 @@ pub(super) fn render(style: Style, found: &Verification) -> String {
     for step in found.steps.iter().filter(|step| !step.is_identical()) {
         one(&mut out, style, step);
     }
-    if let Some(bisect) = &found.bisect {
-        let what = match &bisect.variations[..] {
-            [] => "differs under the same conditions too: time, randomness, or a race".to_string(),
-            set => format!("differs because of {}", names(set)),
-        };
+    for bisect in &found.bisect {
         let _ = writeln!(
             out,
-            "{} step {} {what} ({})",
+            "{} step {}, {}: {} ({})",
             style.bold("bisect:"),
             bisect.step,
-            count(bisect.rounds, "more build")
+            count(bisect.paths.len(), "path"),
+            explained(bisect),
+            count(bisect.builds, "more build")
         );
+        for path in bisect.paths.iter().take(5) {
+            let _ = writeln!(out, "  {}", sanitise(path));
+        }
     }
     let not: Vec<&Choice> = found
         .variations
