@@ -305,3 +305,20 @@ fn a_user_who_cannot_read_the_recipe_is_not_varied() {
         found["variations"].as_array().unwrap().iter().find(|choice| choice["name"] == "user").unwrap();
     assert!(user["why_not"].as_str().unwrap().contains("cannot read"), "{user}");
 }
+
+#[test]
+fn diffoscope_is_used_where_it_is_installed() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = world();
+    let script = "#!/bin/sh\nfor last; do :; done\nwhile [ \"$1\" != --html ]; do shift; done\nls \"$last\" > \"$2\"\nexit 1\n";
+    let tool = world.write("tools/diffoscope", script);
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", tool.parent().unwrap().display());
+    world.env.insert("PATH".into(), path);
+    world.recipe("[[step]]\nname = \"s\"\nrun = 'head -c 4 /dev/urandom > /marked'\n");
+    let report = world.path("work/report");
+    let found = verify(&world, "recipe.toml", &["--vary", "umask", "--report", report.to_str().unwrap()], 4);
+    let page = found["steps"][0]["diffoscope"].as_str().unwrap();
+    assert!(fs::read_to_string(report.join(page)).unwrap().contains("marked"));
+    assert!(fs::read_to_string(report.join("index.html")).unwrap().contains(page));
+}
