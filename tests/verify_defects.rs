@@ -67,6 +67,8 @@ defects! {
     aslr: found("aslr", &["aslr"], "memory address (ASLR)", "/out/report");
     tmpname: found("tmpname", NONE, "temporary name", "/out/object.o");
 
+    dirsize: found("dirsize", &["file-system"], "inode number or disk layout", "/out/list");
+
     umask: removed("umask", &["umask"]);
     locale: removed("locale", &["environment"]);
     hostname: removed("hostname", &["host-name"]);
