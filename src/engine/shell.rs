@@ -90,6 +90,9 @@ impl Session {
         prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
         let mut spec = shop.spec(step, action, layers, run.name())?;
+        if let (Some(left), true) = (&on_top, ids.recorded) {
+            spec.owners.add_list(&store.root().join(left));
+        }
         spec.on_top = on_top;
         spec.interactive = true;
         spec.env_extra = env.to_vec();

@@ -16,7 +16,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, commit, prepare_upper};
+use crate::layer::{IdShift, StackOwners, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
@@ -318,6 +318,11 @@ impl Workshop<'_> {
             }
         }
         let view = self.resolver().view(&layers)?;
+        let owners = match self.ids.recorded {
+            // Nobody knows what is in a cache.
+            true => StackOwners { any: !caches.is_empty(), ..Default::default() }.with(&view),
+            false => StackOwners::default(),
+        };
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
@@ -327,6 +332,7 @@ impl Workshop<'_> {
             layers: mountable(self.store, layers, self.ids)?,
             on_top: None,
             hidden_dirs,
+            owners,
             run: run.to_string(),
             caches,
             secrets,
