@@ -103,6 +103,7 @@ fn a_source_that_changes_is_an_error_and_never_a_wrong_key() {
     );
     let src = world.path("work/src");
     world.write("src/small", "start");
+    world.write("outside/leak", "of no concern");
     fs::write(src.join("big"), content(0)).unwrap();
     let open = || {
         for file in [&src, &src.join("small"), &src.join("big")] {
@@ -129,6 +130,8 @@ fn a_source_that_changes_is_an_error_and_never_a_wrong_key() {
                 fs::create_dir(src.join("dir")).unwrap();
                 fs::write(src.join("dir/file"), "x").unwrap();
                 fs::remove_dir_all(src.join("dir")).unwrap();
+                symlink("../outside", src.join("dir")).unwrap();
+                fs::remove_file(src.join("dir")).unwrap();
             }
         }
         open();
@@ -150,6 +153,7 @@ fn a_source_that_changes_is_an_error_and_never_a_wrong_key() {
         }
         if rustix::process::geteuid().is_root() {
             let (manifest, file) = layer_with(&world, &build, "/src/big");
+            assert_eq!(manifest.get(&GuestPath::parse("/src/dir/leak").unwrap()), None);
             let bytes = fs::read(file).unwrap();
             let wanted = Kind::File { size: 400_000, digest: ContentDigest::of(&bytes) };
             assert_eq!(manifest.get(&GuestPath::parse("/src/big").unwrap()).unwrap().kind, wanted);
@@ -267,6 +271,32 @@ fn a_source_named_through_a_symlink_is_what_it_leads_to() {
          [[step]]\nname = \"look\"\nrun = 'cat /dir/f /one/file; readlink /dir/outside'\n",
     );
     assert_eq!(world.build().ok().log("look"), ["dir", "file", "/etc/passwd"]);
+}
+
+/// Names that are no text, and look alike as text.
+#[test]
+fn names_that_are_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = world();
+    world.recipe(
+        "[sources.src]\npath = \"src\"\nunpack = \"/src\"\n[[step]]\nname = \"look\"\n\
+         run = 'cat \"$(printf \"/src/\\\\376\")\" \"$(printf \"/src/\\\\377\")\"'\n",
+    );
+    let file = |name: &[u8]| world.path("work/src").join(std::ffi::OsStr::from_bytes(name));
+    world.write("src/plain", "");
+    for contents in [["one\n", "two\n"], ["two\n", "one\n"], ["one\n", "one\n"]] {
+        for (name, content) in [&b"\xfe"[..], b"\xff"].into_iter().zip(contents) {
+            fs::write(file(name), content).unwrap();
+            fs::set_permissions(file(name), PermissionsExt::from_mode(0o644)).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        // The second time from what is remembered of them.
+        for _ in 0..2 {
+            let build = world.build().ok();
+            let log = build.log("look").concat();
+            assert!(log.is_empty() || log == contents.concat().replace('\n', ""), "{log}");
+        }
+    }
 }
 
 /// Paths that a build cannot make sense of are errors, not parts left out.

@@ -118,7 +118,7 @@ impl Walk {
                 });
                 return Ok(());
             }
-            FileType::Directory => return self.directory(host, relative, at, bits),
+            FileType::Directory => return self.directory(host, relative, at, stat),
             FileType::Symlink => {
                 let target =
                     rustix::fs::readlink(host, Vec::new()).map_err(|e| lost("read link", host, e))?;
@@ -146,7 +146,8 @@ impl Walk {
         }
     }
 
-    fn directory(&mut self, host: &Path, relative: &str, at: GuestPath, bits: u16) -> Result<()> {
+    fn directory(&mut self, host: &Path, relative: &str, at: GuestPath, stat: &Stat) -> Result<()> {
+        let bits = (stat.st_mode & 0o7777) as u16;
         self.entries.push(self.entry(at.clone(), self.mode(bits, true), Kind::Dir { opaque: false }));
         let failed = |e: rustix::io::Errno| lost("read directory", host, e);
         let dir = rustix::fs::open(
@@ -155,6 +156,11 @@ impl Walk {
             rustix::fs::Mode::empty(),
         )
         .map_err(failed)?;
+        // A symlink may have taken its place, or that of a directory above.
+        let opened = rustix::fs::fstat(&dir).map_err(failed)?;
+        if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(changed(host));
+        }
         for item in rustix::fs::Dir::read_from(&dir).map_err(failed)? {
             let item = item.map_err(failed)?;
             let name = item.file_name().to_bytes();

@@ -96,6 +96,7 @@ impl Session {
         request: &VerifyRequest,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
+        area::sweep(&variation::PLACES.map(std::path::Path::new));
         let mut machine = Machine::look(self.store.root());
         if let Ok(user) = machine.other_user {
             machine.other_user = self.can_read(request, &machine, user);

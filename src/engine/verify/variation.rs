@@ -151,7 +151,7 @@ pub struct Machine {
 }
 
 /// Public places where a store can be for a while.
-const PLACES: [&str; 3] = ["/dev/shm", "/var/tmp", "/tmp"];
+pub const PLACES: [&str; 3] = ["/dev/shm", "/var/tmp", "/tmp"];
 /// A place with less room is not used.
 const LEAST_ROOM: u64 = 1 << 30;
 
