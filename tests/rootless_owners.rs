@@ -10,12 +10,14 @@ fn same_everywhere(steps: &[&str]) -> Vec<Vec<String>> {
     let mut first: Option<(Vec<Vec<String>>, Vec<String>)> = None;
     for mode in modes() {
         let world = World::new(mode);
-        let step = |(n, script): (usize, &&str)| format!("[[step]]\nname = \"s{n}\"\nrun = '''\n{script}\n'''\n");
+        let step =
+            |(n, script): (usize, &&str)| format!("[[step]]\nname = \"s{n}\"\nrun = '''\n{script}\n'''\n");
         world.recipe(&steps.iter().enumerate().map(step).collect::<String>());
         let build = world.build().ok();
         let names: Vec<String> = (0..steps.len()).map(|n| format!("s{n}")).collect();
         let logs = names.iter().map(|name| build.log(name)).collect();
-        let layers = names.iter().map(|name| build.step(name)["layer"].as_str().unwrap().to_owned()).collect();
+        let layers =
+            names.iter().map(|name| build.step(name)["layer"].as_str().unwrap().to_owned()).collect();
         let fsck = world.isolith(&["store", "fsck", "--store", world.store().to_str().unwrap()]);
         assert_eq!(fsck.code, 0, "{fsck}");
         match &first {
@@ -106,11 +108,9 @@ fn setgid_directories_hand_their_group_down() {
 
 #[test]
 fn errors_are_the_kernels() {
-    let logs = same_everywhere(&[
-        "try() { \"$@\" 2>&1 | sed 's/.*: //'; }
+    let logs = same_everywhere(&["try() { \"$@\" 2>&1 | sed 's/.*: //'; }
          touch /f; try chown 1 /nowhere; try chown 65536 /f; try chown 1 /f/x; ln -s a /a; try chown 1 /a
-         try chown 1 /proc/self/status; try mknod /null c 1 3; try chgrp 70000 /nowhere; stat -c %u /f",
-    ]);
+         try chown 1 /proc/self/status; try mknod /null c 1 3; try chgrp 70000 /nowhere; stat -c %u /f"]);
     assert_eq!(
         logs[0],
         [

@@ -54,7 +54,9 @@ pub fn to_disk(name: &[u8], value: &[u8], ids: IdShift) -> Option<Vec<u8>> {
             }
             Some(value)
         }
-        name if ACLS.contains(&name) => shift_acl(value, |id| ids.to_disk(id).filter(|_| id == 0 || !ids.recorded)),
+        name if ACLS.contains(&name) => {
+            shift_acl(value, |id| ids.to_disk(id).filter(|_| id == 0 || !ids.recorded))
+        }
         name if is_user(name) => Some(value.to_vec()),
         _ => None,
     }
@@ -160,9 +162,14 @@ mod tests {
     #[test]
     fn only_what_belongs_to_a_layer_is_kept() {
         assert_eq!(from_disk(b"user.a", b"\0x", IDS), Some((b"user.a".to_vec(), b"\0x".to_vec())));
-        for name in
-            ["user.", "user.overlay.opaque", "user.overlay.overlay.x", "user.isolith.owner", "trusted.a", "security.selinux"]
-        {
+        for name in [
+            "user.",
+            "user.overlay.opaque",
+            "user.overlay.overlay.x",
+            "user.isolith.owner",
+            "trusted.a",
+            "security.selinux",
+        ] {
             assert_eq!(from_disk(name.as_bytes(), b"v", IDS), None, "{name}");
             assert_eq!(to_disk(name.as_bytes(), b"v", IDS), None, "{name}");
         }

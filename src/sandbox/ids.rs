@@ -57,7 +57,8 @@ pub fn plan() -> Result<IdPlan> {
         let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].map(|map| intervals(&map));
         return direct(uids.filter(|start| gids == Some(*start)), &maps).map(IdPlan::Direct);
     }
-    let tool = ["newuidmap", "newgidmap"].into_iter().find(|tool| !super::doctor::privileged(Path::new("/"), tool));
+    let tool =
+        ["newuidmap", "newgidmap"].into_iter().find(|tool| !super::doctor::privileged(Path::new("/"), tool));
     Ok(match (uids, gids, tool) {
         (Some(_), Some(_), None) if read("/proc/self/status").contains("NoNewPrivs:\t1") => IdPlan::Single {
             why: "cannot map the ids of /etc/subuid: this process runs with no_new_privs".to_string(),
@@ -65,14 +66,18 @@ pub fn plan() -> Result<IdPlan> {
         },
         (Some(uids), Some(gids), None) => IdPlan::Holder { uids, gids },
         (Some(_), Some(_), Some(tool)) => IdPlan::Single {
-            why: format!("cannot map the ids of /etc/subuid: `{tool}` is not installed, or without its set-user-id bit"),
+            why: format!(
+                "cannot map the ids of /etc/subuid: `{tool}` is not installed, or without its set-user-id bit"
+            ),
             fix: "sudo apt-get install uidmap   # Debian, Ubuntu; elsewhere: shadow-utils".to_string(),
         },
         (uids, ..) => {
             let file = if uids.is_none() { "/etc/subuid" } else { "/etc/subgid" };
             let user = name.unwrap_or_else(|| uid.to_string());
             IdPlan::Single {
-                why: format!("user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"),
+                why: format!(
+                    "user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"
+                ),
                 fix: super::doctor::range_command(uid, &user, &read("/etc/subuid"), &read("/etc/subgid")),
             }
         }
@@ -146,7 +151,11 @@ fn hold_alone() -> Result<()> {
     }
     let (uid, gid) = sys::privilege::effective_ids();
     process::unshare(libc::CLONE_NEWUSER).map_err(super::hints::explain)?;
-    let maps = [("setgroups", "deny".to_string()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))];
+    let maps = [
+        ("setgroups", "deny".to_string()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ];
     for (file, text) in maps {
         let path = format!("/proc/self/{file}");
         std::fs::write(&path, &text).map_err(|e| {

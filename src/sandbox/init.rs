@@ -42,8 +42,9 @@ pub(super) fn run(origin: Origin<'_>) -> ! {
     let ready = guarded(|| get_ready(&origin));
     // Without work, or when the executor is gone, there is nobody to tell.
     let Ok(Some(job)) = guarded(|| Job::receive(origin.from)) else { process::exit(1) };
-    let report =
-        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&origin, &job, ready)?))).and_then(supervise);
+    let report = ready
+        .and_then(|ready| guarded(|| start(&origin, &job, set_up(&origin, &job, ready)?)))
+        .and_then(supervise);
     tell(job.result.as_fd(), &report.unwrap_or_else(|e| Report::Failed(e.into())));
     process::exit(0)
 }

@@ -163,7 +163,13 @@ impl Server {
         }
         let (to, from) = socket::pair()?;
         let Some(child) = process::clone_into_namespaces(flags as u64).map_err(hints::explain)? else {
-            init::run(init::Origin { from: &from, executor: &self.own, filter: &self.filter, network, recorded: self.ids.recorded });
+            init::run(init::Origin {
+                from: &from,
+                executor: &self.own,
+                filter: &self.filter,
+                network,
+                recorded: self.ids.recorded,
+            });
         };
         let pid = child.pid;
         self.inits.push(child);

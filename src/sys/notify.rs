@@ -60,7 +60,9 @@ pub fn stat_bytes(path: &CStr, follow: bool, (uid, gid): (u32, u32)) -> Result<V
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     let (flags, at) = (if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW }, &raw mut stat);
     // SAFETY: `path` is NUL-terminated; `stat` outlives the call.
-    check(unsafe { libc::fstatat(libc::AT_FDCWD, path.as_ptr(), at, flags) }, || format!("stat({})", show(path)))?;
+    check(unsafe { libc::fstatat(libc::AT_FDCWD, path.as_ptr(), at, flags) }, || {
+        format!("stat({})", show(path))
+    })?;
     (stat.st_uid, stat.st_gid) = (uid, gid);
     // SAFETY: on these 64-bit targets libc's structure is the kernel's; it was zeroed, padding too.
     Ok(unsafe { std::slice::from_raw_parts((&raw const stat).cast::<u8>(), size_of_val(&stat)) }.to_vec())

@@ -39,7 +39,13 @@ fn find() -> Vec<Mode> {
             let name = fields.next()?;
             (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
         });
-        return vec![Mode { name: "current user", uid, gid, runs: true, single: !has_range(&name.unwrap_or_default()) }];
+        return vec![Mode {
+            name: "current user",
+            uid,
+            gid,
+            runs: true,
+            single: !has_range(&name.unwrap_or_default()),
+        }];
     }
     // Test binaries run one after the other, but several checkouts may not.
     let lock = fs::File::create("/run/isolith-test-users.lock").unwrap();

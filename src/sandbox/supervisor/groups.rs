@@ -4,10 +4,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Answer, Answered, Asked};
 use super::callee::Named;
 use super::ids::{FCHMODAT2, State};
 use super::records::{hands_down, is_dir, path_of};
+use super::{Answer, Answered, Asked};
 
 /// `chmod`: a directory may begin to hand its group down, or cease to.
 pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answered {

@@ -326,7 +326,8 @@ impl State {
         if !asked.is_waiting() {
             return Ok(Answer::Continue);
         }
-        let written = bytes.and_then(|bytes| process::write_memory(asked.call.pid, asked.call.args[to], &bytes));
+        let written =
+            bytes.and_then(|bytes| process::write_memory(asked.call.pid, asked.call.args[to], &bytes));
         match written {
             Ok(()) => Ok(Answer::Value(0)),
             Err(e) => Err(e.errno()),

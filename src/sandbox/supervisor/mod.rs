@@ -103,7 +103,11 @@ pub(super) struct Handover {
 
 impl Handover {
     /// None when nothing has to be supervised for this sandbox. The root is still the stage.
-    pub(super) fn new(spec: &SandboxSpec, recorded: bool, filter: &[Instruction]) -> Result<Option<Handover>> {
+    pub(super) fn new(
+        spec: &SandboxSpec,
+        recorded: bool,
+        filter: &[Instruction],
+    ) -> Result<Option<Handover>> {
         let handlers = handlers(spec, recorded)?;
         if handlers.is_empty() {
             return Ok(None);

@@ -136,7 +136,8 @@ impl Records {
     pub(super) fn is_in_plain_directory(&self, here: &Here) -> bool {
         let is_link = |stat: &Stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
         if here.follow
-            && !rustix::fs::statat(CWD, &here.path, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| !is_link(&stat))
+            && !rustix::fs::statat(CWD, &here.path, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| !is_link(&stat))
         {
             return false; // In the directory of what it leads to.
         }
@@ -284,4 +285,3 @@ fn parent(path: &[u8]) -> Option<&[u8]> {
 fn key(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
-

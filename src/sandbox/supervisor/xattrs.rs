@@ -2,10 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use super::{Answer, Answered, Asked};
 use super::callee::Named;
 use super::ids::State;
 use super::records::{Look, link};
+use super::{Answer, Answered, Asked};
 use crate::layer::owners;
 use crate::sys::process;
 
@@ -25,12 +25,18 @@ pub(super) fn list(state: &mut State, asked: &Asked<'_>) -> Answered {
         libc::SYS_flistxattr => Named::Fd(asked.int(0)),
         nr => Named::path(asked, 0, nr == libc::SYS_listxattr),
     };
-    if state.resolver.here(asked, named).is_some_and(|here| matches!(state.records.look(&here), Look::Nothing)) {
+    if state
+        .resolver
+        .here(asked, named)
+        .is_some_and(|here| matches!(state.records.look(&here), Look::Nothing))
+    {
         return Ok(Answer::Continue);
     }
     let Some(object) = state.resolver.open(asked, named) else { return Ok(Answer::Continue) };
     let mut all = vec![0; 64 * 1024];
-    let Ok(len) = rustix::fs::listxattr(link(object.as_fd()), &mut all[..]) else { return Ok(Answer::Continue) };
+    let Ok(len) = rustix::fs::listxattr(link(object.as_fd()), &mut all[..]) else {
+        return Ok(Answer::Continue);
+    };
     let names = all[..len].split_inclusive(|b| *b == 0);
     let shown: Vec<u8> = names.filter(|name| !name.starts_with(owners::PREFIX)).flatten().copied().collect();
     if shown.len() == len || !asked.is_waiting() {
