@@ -122,8 +122,14 @@ impl Session {
         let mut logs = Vec::new();
         for explanation in self.explain(request)? {
             let Some(key) = explanation.key.or(explanation.nearest) else { continue };
-            if let Some(text) = self.store.read_log(&key)? {
-                logs.push((explanation.step, text));
+            // A step that printed nothing has no log file.
+            let has_run = || -> Result<bool> {
+                Ok(self.store.failed(&key).is_some() || self.store.action(&key)?.is_some())
+            };
+            match self.store.read_log(&key)? {
+                Some(text) => logs.push((explanation.step, text)),
+                None if has_run()? => logs.push((explanation.step, Vec::new())),
+                None => {}
             }
         }
         if logs.is_empty() {

@@ -130,7 +130,11 @@ impl Workshop<'_> {
             }
         }
         self.fetch(&step.stack.nodes())?;
-        self.observer.event(Event::Started { step: name.clone(), key, why: (self.reasons)(node, &action) });
+        let why = match may_use {
+            true => (self.reasons)(node, &action),
+            false => vec!["cached results are not asked for".to_string()],
+        };
+        self.observer.event(Event::Started { step: name.clone(), key, why });
         self.run(node, step, action, key, layers, began)
     }
 
@@ -241,6 +245,7 @@ impl Workshop<'_> {
             };
             let failure = Failure {
                 step: name.clone(),
+                name: step.step.name.clone(),
                 recipe: self.shown_recipe(step),
                 key,
                 status: outcome.status,
@@ -304,11 +309,8 @@ impl Workshop<'_> {
                 }
                 MountDoc::Secret { at, name } => {
                     let value = self.request.secrets.get(name).cloned().ok_or_else(|| {
-                        Error::usage(format!(
-                            "step `{}` needs the secret `{name}`, which was not given",
-                            step.step.name
-                        ))
-                        .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`"))
+                        Error::usage(format!("step `{}` needs the secret `{name}`", step.step.name))
+                            .hint(format!("add `--secret {name}`"))
                     })?;
                     secrets.push(SecretMount { at: at.clone(), value });
                 }
