@@ -106,7 +106,7 @@ impl Session {
         let mut kept = Vec::new();
         let result = self.verify_in(request, &machine, choices, &mut kept, progress);
         // What is left belongs to ids of sandboxes. Their mapping is entered already unless something went wrong.
-        let entered = if kept.is_empty() { Ok(IdShift { offset: 0 }) } else { self.enter_ids() };
+        let entered = if kept.is_empty() { Ok(IdShift::by(0)) } else { self.enter_ids() };
         let removed: Result<Vec<()>> = kept.into_iter().map(|kept| kept.area.remove()).collect();
         let found = result?;
         entered?;
