@@ -54,7 +54,7 @@ pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags:
     let ended = status(failure.status, failure.limit);
     let mut out = String::new();
     if failure.tail.is_empty() {
-        let _ = writeln!(out, "{}", style.dim(&format!("step `{}` wrote nothing", failure.step)));
+        let _ = writeln!(out, "{}", style.dim(&format!("step `{}` printed nothing", failure.step)));
     } else {
         let heading = format!("last {} of step `{}`:", text::count(failure.tail.len(), "line"), failure.step);
         let _ = writeln!(out, "{}", style.dim(&heading));
