@@ -78,6 +78,15 @@ impl Store {
         })
     }
 
+    /// Opens the store at `root` if there is one; makes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; class `Usage` when no store is there.
+    pub fn open_existing(root: &Path) -> Result<Store> {
+        layout::expect_store(root)?;
+        Self::open(root)
+    }
+
     /// Opens the store as if the machine had been booted under the id `boot`: for tests of the boot rule.
     pub fn open_under_boot(root: &Path, boot: &str) -> Result<Store> {
         let store = Self::open(root)?;
