@@ -1,6 +1,6 @@
 //! States that failed steps left, for `shell`: `failed/ab/<action key>/fs`, what the step wrote, as it is.
 
-use super::{RunDir, Store, io};
+use super::{OWNERS, RunDir, Store, io};
 use crate::digest::ActionKey;
 use crate::error::Result;
 
@@ -10,6 +10,10 @@ impl Store {
         let staged = run.path().join("failed");
         io::make_dir(&staged, 0o755)?;
         io::rename(&run.upper(), &staged.join("fs"))?;
+        let owners = run.path().join(OWNERS);
+        if owners.exists() {
+            io::rename(&owners, &staged.join(OWNERS))?;
+        }
         // An older state is in the run directory then, and goes with it.
         io::rename_over(&staged, &self.shard("failed", &key.to_hex())).map(drop)
     }

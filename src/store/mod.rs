@@ -40,7 +40,7 @@ pub use log::LogWriter;
 pub use remove::remove_tree;
 pub use results::{ActionRecord, DefinitionRecord};
 pub use roots::{RootRecord, RootStep};
-pub use tmp::{RunDir, Scratch};
+pub use tmp::{OWNERS, RunDir, Scratch};
 
 use crate::digest::LayerId;
 use crate::error::Result;
