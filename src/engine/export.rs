@@ -95,7 +95,12 @@ fn write_dir(store: &Store, dir: &Path, manifest: &Manifest, content: Content) -
         tempfile::Builder::new().prefix(".isolith-").tempdir_in(parent).map_err(|e| refused(dir, e))?;
     let tree = fresh.path().join("tree");
     fs::create_dir(&tree).map_err(|e| Error::io("create directory", &tree, e))?;
-    place(manifest, &tree, Owners::Caller, content)?;
+    place(manifest, &tree, Owners::Caller, content).map_err(|e| {
+        // As if it had been written where it goes.
+        let what = e.what().replace(&*tree.to_string_lossy(), &dir.to_string_lossy());
+        let hint = e.hint_text().unwrap_or(ELSEWHERE).to_string();
+        Error::new(e.class(), what).because(e.causes().join(": ")).hint(hint)
+    })?;
     let old = mark(store, dir);
     match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
