@@ -114,6 +114,7 @@ impl Session {
             stop: &AtomicBool::new(false),
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
+            warned: Mutex::default(),
             reasons: &|node, action| match explainer.reasons(node, action) {
                 (Some(_), reasons) => reasons,
                 // Run for the first time: nothing to compare with, nothing to say.

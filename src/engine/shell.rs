@@ -63,6 +63,7 @@ impl Session {
             stop: &AtomicBool::new(false),
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
+            warned: Mutex::default(),
             reasons: &|_, _| Vec::new(),
         };
         let mut layers = shop.resolver().layers(&step.stack)?;
