@@ -22,7 +22,7 @@ fn one_layer(steps: &[&str]) {
     one_layer_in(|test| each_mode(test), steps);
 }
 
-fn one_layer_in(modes: fn(&dyn Fn(&World)), steps: &[&str]) {
+fn one_layer_in(modes: impl Fn(&dyn Fn(&World)), steps: &[&str]) {
     let ids = Seen::default();
     modes(&|world| {
         for (id, step) in layers(world, steps).into_iter().zip(steps) {
