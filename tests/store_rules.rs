@@ -261,7 +261,7 @@ fn notes_and_cache_mounts_are_found_again() {
 
     let mount = store.cache_mount("id", ids()).unwrap();
     let meta = std::fs::metadata(dir.path().join(&mount)).unwrap();
-    assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o755));
+    assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o1777));
     write(&dir.path().join(&mount).join("kept"), b"");
     assert_eq!(store.cache_mount("id", ids()).unwrap(), mount);
     assert!(dir.path().join(&mount).join("kept").exists());
