@@ -278,7 +278,7 @@ fn a_run_directory_is_ready_for_overlayfs_and_emptied_even_in_a_panic() {
         assert_eq!(run.path(), dir.path().join("tmp").join(run.name()));
         for part in ["upper", "work"] {
             let meta = std::fs::metadata(run.path().join(part)).unwrap();
-            assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o755));
+            assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o1777));
         }
         let inner = run.path().join("work/work");
         std::fs::create_dir(&inner).unwrap();
