@@ -37,6 +37,7 @@ impl RecipeArgs {
             jobs: settings.jobs.value,
             cache: CachePolicy::Use,
             fail_on_miss: false,
+            locked: false,
             secrets,
             until,
         })

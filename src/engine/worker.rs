@@ -1,13 +1,15 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
-use super::plan::{NodeId, Plan, StepNode, Work};
+use super::pins::Pinner;
+use super::plan::{Fetch, From, NodeId, Plan, StepNode, Work};
 use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
@@ -16,7 +18,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, commit, prepare_upper};
+use crate::layer::{IdShift, Limits, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
@@ -33,6 +35,10 @@ pub struct Workshop<'a> {
     pub request: &'a Request,
     /// Who runs sandboxes.
     pub executor: &'a Executor,
+    /// Who fetches.
+    pub pinner: &'a Pinner<'a>,
+    /// How much a source may unpack to.
+    pub unpack: Limits,
     /// How guest ids lie on disk.
     pub ids: IdShift,
     /// Where events go.
@@ -61,7 +67,11 @@ impl Workshop<'_> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
-            Work::Tar { path } => import_tar(self.store, path, self.ids)?,
+            Work::Tar { path } => {
+                let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+                import_tar(self.store, file, &path.display().to_string(), self.ids)?
+            }
+            Work::Fetch(fetch) => self.lay_in(fetch)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
@@ -79,13 +89,25 @@ impl Workshop<'_> {
         Ok(Made::Layer(known))
     }
 
-    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
-        let hint = e.hint_text().map(str::to_string);
-        let out = Error::recipe(format!("cannot make {}", self.plan.nodes[node].name)).because(e);
-        match hint {
-            Some(hint) => out.hint(hint),
-            None => out,
+    /// Fetches what is not in the store yet, and makes a layer of it.
+    fn lay_in(&self, fetch: &Fetch) -> Result<LayerId> {
+        let Fetch { what, from } = fetch;
+        let (store, limits, ids) = (self.store, self.unpack, self.ids);
+        match from {
+            From::Base(remote, pin) => {
+                import_tar(store, self.pinner.open(what, remote, pin)?, what, ids)
+            }
+            From::Archive(remote, pin, strip, lay) => {
+                lay.archive(store, self.pinner.open(what, remote, pin)?, *strip, limits, ids)
+            }
+            From::File(remote, pin, lay) => lay.file(store, self.pinner.open(what, remote, pin)?, ids),
+            From::Git(..) => Err(Error::machine("git")),
         }
+        .map_err(|error| around(format!("cannot unpack {what}"), error))
+    }
+
+    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
+        around(format!("cannot make {}", self.plan.nodes[node].name), e).class_as(Class::Recipe)
     }
 
     /// What resolves stacks here, allowed to write.
@@ -337,6 +359,16 @@ impl Workshop<'_> {
             interactive: false,
             env_extra: Vec::new(),
         })
+    }
+}
+
+/// An error that says what it got in the way of; class and hint stay.
+fn around(what: String, e: Error) -> Error {
+    let (class, hint) = (e.class(), e.hint_text().map(str::to_string));
+    let error = Error::new(class, what).because(e);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 
