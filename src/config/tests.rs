@@ -52,7 +52,8 @@ fn each_layer_wins_over_the_one_below() {
     assert_eq!(settings.store.value, deep.join("from-env"));
     assert_eq!(settings.store.origin.to_string(), "environment variable ISOLITH_STORE");
 
-    let flags = Flags { store: Some("/flag".into()), jobs: Some(1), progress: Some(Progress::Json) };
+    let flags =
+        Flags { store: Some("/flag".into()), jobs: Some(1), progress: Some(Progress::Json), offline: true };
     let settings = Settings::load(&env, &flags).unwrap();
     assert_eq!(settings.store, Setting { value: "/flag".into(), origin: Origin::Flag("--store") });
     assert_eq!((settings.jobs.value, settings.progress.value), (1, Progress::Json));
