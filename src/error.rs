@@ -89,6 +89,14 @@ impl Error {
         self
     }
 
+    /// The error as the cause of a larger one, which takes over its class and hint.
+    pub fn within(mut self, what: impl Into<String>) -> Self {
+        let hint = self.0.hint.take();
+        let mut outer = Self::new(self.0.class, what).because(self);
+        outer.0.hint = hint;
+        outer
+    }
+
     /// Puts the error under another class.
     pub fn class_as(mut self, class: Class) -> Self {
         self.0.class = class;

@@ -24,6 +24,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
+        if path.ends_with("debian/cache") {
+            continue; // what fetch.sh got, hundreds of megabytes
+        }
         if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
     }
     all

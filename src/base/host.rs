@@ -3,6 +3,7 @@
 //!
 //! A sandbox's users own nothing on the host, so they see what "others" may see. Directories that others
 //! cannot enter are not entered here either; that also makes the fingerprint the same for every caller.
+//! One that others may enter but not list is entered all the same: who knows a name gets at what is there.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -32,6 +33,7 @@ pub fn fingerprint(paths: &[GuestPath]) -> Result<HostView> {
             Error::io("read", &host, e)
                 .hint("take the path out of `base.host`, or install what should be there")
         })?;
+        refuse_channel(&host, &stat)?;
         note(&mut top, path.as_bytes(), &stat);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
@@ -114,7 +116,10 @@ fn directory(path: &[u8]) -> Result<([u8; 32], Vec<Vec<u8>>)> {
         let full = [b"/", path, between, name].concat();
         PathBuf::from(OsString::from_vec(full))
     };
-    let failed = |e: rustix::io::Errno| Error::io("read directory", &host(b""), e);
+    let failed = |e: rustix::io::Errno| {
+        Error::io("read directory", &host(b""), e)
+            .hint("a step could read files there: show other paths in `base.host`, or let everyone list it")
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, host(b""), flags, Mode::empty()).map_err(failed)?;
     let mut names = Vec::new();
@@ -134,6 +139,7 @@ fn directory(path: &[u8]) -> Result<([u8; 32], Vec<Vec<u8>>)> {
             Err(rustix::io::Errno::NOENT) => continue,
             Err(e) => return Err(Error::io("stat", &host(name.as_bytes()), e)),
         };
+        refuse_channel(&host(name.as_bytes()), &stat)?;
         note(&mut hasher, name.as_bytes(), &stat);
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && open_to_others(&stat) {
             inner.push([path, b"/", name.as_bytes()].concat());
@@ -143,7 +149,25 @@ fn directory(path: &[u8]) -> Result<([u8; 32], Vec<Vec<u8>>)> {
 }
 
 fn open_to_others(stat: &Stat) -> bool {
-    stat.st_mode & 0o005 == 0o005
+    stat.st_mode & 0o001 != 0
+}
+
+/// What stands behind a socket or fifo is a process of the machine: it is in no fingerprint, and a read-only
+/// mount does not keep a step from talking to it.
+fn refuse_channel(host: &Path, stat: &Stat) -> Result<()> {
+    let (kind, usable) = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => ("socket", 0o002),
+        FileType::Fifo => ("fifo", 0o006),
+        _ => return Ok(()),
+    };
+    if stat.st_mode & usable == 0 {
+        return Ok(());
+    }
+    Err(Error::recipe(format!(
+        "the base would show the {kind} `{}` of this machine to steps",
+        host.display()
+    ))
+    .hint("show smaller directories in `base.host`; what is behind it could not be part of any key"))
 }
 
 /// What tells one state of a path from another. Owners are left out: a sandbox sees every host file as
@@ -169,7 +193,9 @@ fn note(hasher: &mut blake3::Hasher, name: &[u8], stat: &Stat) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -193,6 +219,36 @@ mod tests {
         assert_ne!(first, second, "content");
         std::fs::write(path.join("a/b/new"), "").unwrap();
         assert_ne!(second, of(&path), "a new file");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_does_not_hide_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::write(closed.join("file"), "one").unwrap();
+        std::fs::set_permissions(&closed, Permissions::from_mode(0o711)).unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let first = of(dir.path());
+        std::fs::write(closed.join("file"), "two").unwrap();
+        assert_ne!(first, of(dir.path()));
+    }
+
+    #[test]
+    fn what_leads_to_a_process_of_the_machine_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let path = dir.path().join("socket");
+        let _server = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let shown = |mode| {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let paths = [dir.path(), &path].map(|p| GuestPath::parse(p.as_os_str().as_bytes()).unwrap());
+            paths.map(|path| fingerprint(&[path]).map_err(|e| e.to_string()))
+        };
+        for refused in shown(0o666) {
+            assert!(refused.unwrap_err().contains("socket"));
+        }
+        assert!(shown(0o770).iter().all(Result::is_ok), "others cannot connect");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `isolith build`: plan, run what is missing, export.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -8,8 +10,10 @@ use super::outputs::Wanted;
 use super::request::RecipeArgs;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
+use crate::engine::verify::{Outside, Setting};
 use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
+use crate::sys::process;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -41,15 +45,42 @@ pub(super) struct Args {
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
     progress: Option<Progress>,
+    /// The conditions of a round of `verify`; see `engine::verify::Setting`
+    #[arg(long, value_name = "JSON", hide = true, conflicts_with = "output")]
+    conditions: Option<String>,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// Runs this program again as another user, with what is left of the setting. Returns when that fails.
+fn become_user(setting: &Setting, uid: u32, gid: u32) -> Error {
+    let mut rest = setting.clone();
+    rest.outside = Outside::default();
+    let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // `engine::verify` puts the setting last.
+    args.pop();
+    args.push(rest.text().into());
+    let why =
+        std::process::Command::new("/proc/self/exe").arg0("isolith").args(args).uid(uid).gid(gid).exec();
+    Error::machine(format!("cannot build as user {uid}")).because(why)
+}
+
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a number of at least 1".to_string())
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    let setting = args.conditions.as_deref().map(Setting::parse).transpose()?;
+    if let Some(setting) = &setting {
+        // A round is of no use when whoever wanted it is gone.
+        process::die_with_parent()?;
+        setting.outside.enter()?;
+        if let Some((uid, gid)) = setting.outside.user {
+            return Err(become_user(setting, uid, gid));
+        }
+    }
     let settings = context.settings(args.jobs, args.progress)?;
     let mut request = args.args.request(args.recipe, args.until, &settings)?;
+    let is_round = setting.is_some();
+    request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;
     request.locked = args.locked;
     request.cache = match args.no_cache_from {
@@ -61,7 +92,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     build_and_export(context, &settings, &request, &set, |built| {
         match (&args.output, &settings.output_dir.value) {
             (Some(target), _) => outputs::choose(built, None, target),
-            (None, Some(dir)) if !built.outputs.is_empty() => {
+            (None, Some(dir)) if !is_round && !built.outputs.is_empty() => {
                 outputs::choose(built, None, &Target::Dir(dir.join(&built.recipe.name)))
             }
             _ => Ok(Vec::new()),

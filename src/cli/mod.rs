@@ -14,6 +14,7 @@ mod request;
 mod shell;
 mod store;
 mod target;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -117,6 +118,8 @@ enum Command {
     Export(export::Args),
     /// Say what differs between two layers, steps, outputs, recipes, directories or archives
     Diff(diff::Args),
+    /// Build again under changed conditions, and show what differs
+    Verify(verify::Args),
     /// Look after the store
     Store(store::Args),
     /// Check whether this machine can run sandboxes, and say how to mend it
@@ -203,6 +206,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Shell(args) => shell::run(context, args),
         Command::Export(args) => export::run(context, args),
         Command::Diff(args) => diff::run(context, args),
+        Command::Verify(args) => verify::run(context, args),
         Command::Store(args) => store::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Init(args) => init::run(context, args),

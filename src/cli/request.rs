@@ -1,6 +1,7 @@
 //! The arguments that every subcommand which plans a recipe shares, and the [`Request`] made of them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::Settings;
@@ -25,6 +26,24 @@ pub(super) enum SecretFrom {
 }
 
 impl RecipeArgs {
+    /// The same as flags for another process. Values of secrets are not among them.
+    pub fn flags(&self) -> Vec<OsString> {
+        let set = self.set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]);
+        let mut flags: Vec<OsString> = set.map(OsString::from).collect();
+        for (name, from) in &self.secret {
+            let mut text = OsString::from(format!("{name}="));
+            match from {
+                SecretFrom::Env(variable) => text.push(format!("env:{variable}")),
+                SecretFrom::File(path) => {
+                    text.push("file:");
+                    text.push(path);
+                }
+            }
+            flags.extend(["--secret".into(), text]);
+        }
+        flags
+    }
+
     /// A request that uses every cached result.
     pub fn request(&self, recipe: PathBuf, until: Option<String>, settings: &Settings) -> Result<Request> {
         let mut secrets = BTreeMap::new();
@@ -40,6 +59,7 @@ impl RecipeArgs {
             locked: false,
             secrets,
             until,
+            conditions: Default::default(),
         })
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::StepReport;
 use crate::digest::{ActionKey, LayerId};
 use crate::recipe::Recipe;
-use crate::sandbox::Status;
+use crate::sandbox::{Conditions, Status};
 
 /// One build, or a part of one.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub struct Request {
     pub locked: bool,
     /// Stop when this step (of the recipe itself) and what it needs are there.
     pub until: Option<String>,
+    /// What `verify` changes about the sandboxes; the default is the contract. What runs under other conditions
+    /// is not recorded as a result.
+    pub conditions: Conditions,
 }
 
 /// Which cached results may be used.

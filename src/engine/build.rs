@@ -14,8 +14,10 @@ use super::stack::Resolver;
 use super::state::Knowledge;
 use super::worker::Workshop;
 use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history};
+use crate::base::fingerprint;
 use crate::digest::LayerId;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::store::Store;
 
 impl Session {
     /// Builds a recipe. A failed step is `Ok` with `failure` set; everything else that stops a build is an
@@ -82,7 +84,9 @@ impl Session {
         let stack = resolver.layers(&plan.root().finished)?;
         let outputs: BTreeMap<String, LayerId> =
             plan.root().outputs.iter().map(|(name, node)| (name.clone(), knowledge.layer(*node))).collect();
-        history::record(&self.store, plan, knowledge, &stack, &outputs)?;
+        if request.conditions.are_normal() {
+            history::record(&self.store, plan, knowledge, &stack, &outputs)?;
+        }
         Ok(End::Done(stack, outputs))
     }
 
@@ -121,7 +125,9 @@ impl Session {
                 (None, _) => Vec::new(),
             },
         };
-        let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel)?;
+        let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel);
+        host_held_still(store, plan, knowledge)?;
+        let failure = failure?;
         if failure.is_none() && !plan.root().finished.steps.is_empty() {
             // A fix-up layer on top of the finished stack has no step to make it.
             let finished = &plan.root().finished;
@@ -131,6 +137,32 @@ impl Session {
         }
         Ok(failure)
     }
+}
+
+/// A step on base `host` is recorded under the fingerprint that the machine had before it ran. If the machine
+/// has changed since, what it gave is taken back: it may be made from either state.
+fn host_held_still(store: &Store, plan: &Plan, knowledge: &Knowledge) -> Result<()> {
+    for (index, planned) in plan.recipes.iter().enumerate() {
+        let ran = |node: &&NodeId| {
+            plan.step(**node).is_some_and(|step| step.recipe == index)
+                && knowledge.get(**node).is_some_and(|known| known.how == super::OutcomeKind::Executed)
+        };
+        let ran: Vec<&NodeId> = planned.steps.iter().filter(ran).collect();
+        let Some(host) = planned.host.as_ref().filter(|_| !ran.is_empty()) else { continue };
+        if fingerprint(&host.paths)? == *host {
+            continue;
+        }
+        for node in ran {
+            if let Some(key) = knowledge.get(*node).and_then(|known| known.action) {
+                store.forget_result(&key, &plan.nodes[*node].key)?;
+            }
+        }
+        return Err(Error::machine(
+            "the files of this machine that base `host` shows changed during the build",
+        )
+        .hint("let whatever installs or updates programs finish, then build again"));
+    }
+    Ok(())
 }
 
 enum End {

@@ -58,13 +58,16 @@ pub struct PathDifference {
     pub content: Option<Content>,
 }
 
+/// Where the bytes of a file entry are.
+type BytesOf = dyn Fn(&Entry) -> Option<PathBuf>;
+
 /// A tree with access to the bytes of its files.
 pub struct Tree {
     /// What is in it.
     pub manifest: Arc<Manifest>,
     /// What counts of it.
     pub aspects: Aspects,
-    content: Box<dyn Fn(&Entry) -> Option<PathBuf>>,
+    content: Box<BytesOf>,
     /// Removed with the tree.
     _scratch: Option<Scratch>,
 }

@@ -3,7 +3,7 @@
 mod api;
 mod build;
 mod demand;
-mod diff;
+pub(crate) mod diff;
 mod event;
 mod explain;
 mod export;
@@ -20,6 +20,7 @@ mod session;
 mod shell;
 mod stack;
 mod state;
+pub mod verify;
 mod worker;
 
 pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict};

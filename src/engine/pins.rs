@@ -1,9 +1,11 @@
 //! What every fetched input of a recipe is pinned to: by the recipe, by its lock file, or by finding out.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Event, Observer};
+use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::recipe::{Base, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
 use crate::source::Pin;
@@ -111,14 +113,20 @@ impl Pinner<'_> {
         work.finish(pins)
     }
 
-    /// The blob that a pin names, fetched if need be, opened and checked.
-    pub fn open(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<std::fs::File> {
+    /// The blob that a pin names, fetched if need be.
+    pub fn blob(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<ContentDigest> {
+        let want = Want { what, urls: &remote.urls, pin: Some(pin) };
+        Ok(fetch::fetch(self.store, self.access, &want, &self.watch(what))?.blob)
+    }
+
+    /// The same, opened; its bytes have just been checked.
+    pub fn open(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<File> {
         if let Some(file) = fetch::open(self.store, pin)? {
             return Ok(file);
         }
-        let want = Want { what, urls: &remote.urls, pin: Some(pin) };
-        fetch::fetch(self.store, self.access, &want, &self.watch(what))?;
-        fetch::open(self.store, pin)?
+        let blob = self.blob(what, remote, pin)?;
+        self.store
+            .open_blob(&blob)?
             .ok_or_else(|| Error::machine(format!("{what} is lost, although it has just been fetched")))
     }
 
@@ -215,7 +223,7 @@ impl Work<'_> {
             GitRef::Tag(name) => ("tags", name),
             GitRef::Branch(name) | GitRef::Rev(name) => ("heads", name),
         };
-        let rev = git::resolve(self.pinner.access, what, &git.url, kind, name)?;
+        let rev = git::resolve(self.pinner.access, &self.pinner.watch(what), what, &git.url, kind, name)?;
         self.lock()?.set_commit(place, git, &rev);
         self.changes.push(LockChange { place: place.join("."), pin: Some(rev.clone()) });
         Ok(Some(rev))

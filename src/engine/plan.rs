@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::digest::{DefinitionKey, LayerId};
+use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
 use crate::path::GuestPath;
@@ -52,6 +52,8 @@ pub enum Work {
     Tar {
         /// The archive.
         path: PathBuf,
+        /// Of its bytes.
+        digest: ContentDigest,
     },
     /// Run a command.
     Step(Box<StepNode>),

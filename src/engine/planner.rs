@@ -165,7 +165,7 @@ impl Planner<'_> {
                 if let Some(wanted) = sha256 {
                     self.check_sha256(path, archive, wanted, &recipe.path)?;
                 }
-                let work = Work::Tar { path: path.clone() };
+                let work = Work::Tar { path: path.clone(), digest: archive };
                 let layer = self.node("base".to_string(), Definition::Tar { archive }, work);
                 Ground { layer: Some(layer), ..Ground::default() }
             }
@@ -243,7 +243,7 @@ impl Planner<'_> {
         let found = match self.store.get_note("sha256", &archive.to_hex()) {
             Some(found) => found,
             None => {
-                let found = sha256_file(path)?;
+                let found = sha256_file(path, archive)?;
                 self.store.put_note("sha256", &archive.to_hex(), &found)?;
                 found
             }

@@ -10,7 +10,7 @@ use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
 use super::state::Knowledge;
 use super::worker::Workshop;
-use super::{Observer, Request, Session, State, demand};
+use super::{Event, Observer, Request, Session, State, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
@@ -42,6 +42,9 @@ impl Session {
         let (store, _, ids) = self.parts()?;
         let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
         missing.retain(|other| *other != node);
+        let planned = missing.iter().filter(|node| plan.step(**node).is_some());
+        observer
+            .event(Event::Planned { steps: planned.map(|node| plan.nodes[*node].name.clone()).collect() });
         if !missing.is_empty()
             && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
         {
@@ -86,7 +89,7 @@ impl Session {
             }
         }
         action.argv = match command {
-            [] => vec!["/bin/sh".to_string()],
+            [] => vec![own_shell(&action.argv)],
             command => command.to_vec(),
         };
         let run = store.new_run(ids)?;
@@ -133,6 +136,14 @@ impl Session {
                 .hint("build it first"));
         }
         Ok(logs)
+    }
+}
+
+/// The shell that a step's `run` text goes to, when it has one.
+fn own_shell(argv: &[String]) -> String {
+    match argv {
+        [shell, flags, _] if flags.starts_with('-') && flags.contains('c') => shell.clone(),
+        _ => "/bin/sh".to_string(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +19,7 @@ use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
 use crate::layer::{IdShift, Limits, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
+use crate::source::git::Fetcher;
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
 
@@ -67,15 +67,13 @@ impl Workshop<'_> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
-            Work::Tar { path } => {
-                let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-                import_tar(self.store, file, &path.display().to_string(), self.ids)?
-            }
+            Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
             Work::Fetch(fetch) => self.lay_in(fetch)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
-                copy_of(self.store, &layers, from, *epoch, self.ids).map_err(|e| self.in_recipe(node, e))?
+                copy_of(self.store, &layers, from, *epoch, self.ids)
+                    .map_err(|e| e.within(format!("cannot make {}", self.plan.nodes[node].name)))?
             }
             Work::Step(step) => return self.step(node, step, began),
         };
@@ -95,19 +93,20 @@ impl Workshop<'_> {
         let (store, limits, ids) = (self.store, self.unpack, self.ids);
         match from {
             From::Base(remote, pin) => {
-                import_tar(store, self.pinner.open(what, remote, pin)?, what, ids)
+                let blob = self.pinner.blob(what, remote, pin)?;
+                import_tar(store, &store.blob_path(&blob), blob, ids)
             }
             From::Archive(remote, pin, strip, lay) => {
                 lay.archive(store, self.pinner.open(what, remote, pin)?, *strip, limits, ids)
             }
             From::File(remote, pin, lay) => lay.file(store, self.pinner.open(what, remote, pin)?, ids),
-            From::Git(..) => Err(Error::machine("git")),
+            From::Git(git, commit, lay) => {
+                let watch = self.pinner.watch(what);
+                let fetcher = Fetcher { store, access: self.pinner.access, watch: &watch, what, limits };
+                lay.git(&fetcher, &git.url, commit, git.submodules, ids)
+            }
         }
-        .map_err(|error| around(format!("cannot unpack {what}"), error))
-    }
-
-    fn in_recipe(&self, node: NodeId, e: Error) -> Error {
-        around(format!("cannot make {}", self.plan.nodes[node].name), e).class_as(Class::Recipe)
+        .map_err(|error| error.within(format!("cannot unpack {what}")))
     }
 
     /// What resolves stacks here, allowed to write.
@@ -199,6 +198,9 @@ impl Workshop<'_> {
 
     /// Records what a definition has turned out to make.
     fn define(&self, node: NodeId, known: &Known) -> Result<()> {
+        if !self.request.conditions.are_normal() {
+            return Ok(());
+        }
         self.store.put_definition(&self.plan.nodes[node].key, &self.definition(node, known)?)
     }
 
@@ -220,6 +222,9 @@ impl Workshop<'_> {
         let name = &self.plan.nodes[node].name;
         let below = self.resolver().view(&layers)?;
         let run = self.store.new_run(self.ids)?;
+        if self.request.conditions.used_inodes > 0 {
+            run.use_up_inodes(self.request.conditions.used_inodes)?;
+        }
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
@@ -274,14 +279,8 @@ impl Workshop<'_> {
             };
             return Ok(Made::Failed(known, Box::new(failure)));
         }
-        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids).map_err(|e| {
-            let hint = e.hint_text().map(str::to_string);
-            let error = Error::machine(format!("cannot keep what step `{name}` wrote")).because(e);
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
+        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids)
+            .map_err(|e| e.within(format!("cannot keep what step `{name}` wrote")))?;
         let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
         self.store.drop_failed(&key)?;
@@ -300,8 +299,11 @@ impl Workshop<'_> {
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
         };
-        let definition = self.definition(node, &known)?;
-        self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        // What ran under changed conditions is nobody's result.
+        if self.request.conditions.are_normal() {
+            let definition = self.definition(node, &known)?;
+            self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
+        }
         Ok(Made::Layer(known))
     }
 
@@ -346,6 +348,7 @@ impl Workshop<'_> {
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
+        let jobs = self.request.conditions.cpus.map_or(jobs, |most| jobs.min(most));
         Ok(SandboxSpec {
             action,
             layers: mountable(self.store, layers, self.ids)?,
@@ -358,17 +361,8 @@ impl Workshop<'_> {
             limits: step.step.limits.clone(),
             interactive: false,
             env_extra: Vec::new(),
+            conditions: self.request.conditions.clone(),
         })
-    }
-}
-
-/// An error that says what it got in the way of; class and hint stay.
-fn around(what: String, e: Error) -> Error {
-    let (class, hint) = (e.class(), e.hint_text().map(str::to_string));
-    let error = Error::new(class, what).because(e);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
     }
 }
 

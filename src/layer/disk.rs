@@ -122,6 +122,8 @@ pub(super) fn attributes(file: BorrowedFd, ids: IdShift) -> io::Result<Attribute
         // A capability of another namespace's root cannot be shown to us and means nothing in the sandbox.
         let value = match value(file, name) {
             Err(Errno::OVERFLOW) => Vec::new(),
+            // Taken off a moment ago, by whoever looks at another name of the same file.
+            Err(Errno::NODATA) => continue,
             value => value?,
         };
         match xattrs::from_disk(name.to_bytes(), &value, ids) {

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
+use rustix::io::Errno;
 
 use super::below::Below;
 use super::canonical::Node;
@@ -78,8 +79,8 @@ impl<'a> Visitor for Walk<'a> {
             FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name)?) => {
                 items.extend(self.whiteout(fd, name, path, &below)?.map(Ok));
             }
-            // A socket means something only while its process lives.
-            FileType::Socket => remove(fd, name)?,
+            // A socket means something only while its process lives; what it took the place of stays gone.
+            FileType::Socket => items.extend(self.replace_by_whiteout(fd, name, path, &below)?.map(Ok)),
             _ => items
                 .push(Err(Error::machine(format!("`{path}` is a device: a step's layer cannot have one"))
                     .hint("let the step remove it again; devices come with an imported base"))),
@@ -112,9 +113,7 @@ impl<'a> Walk<'a> {
         let file = disk::open(dir, name, OFlags::empty())?;
         let (stat, attributes) = disk::look_at(&file, self.ids)?;
         if attributes.whiteout && stat.st_size == 0 {
-            remove(dir, name)?;
-            disk::make_whiteout(dir, name.to_bytes(), self.ids)?;
-            return self.whiteout(dir, name, path, below);
+            return self.replace_by_whiteout(dir, name, path, below);
         }
         strip(file.as_fd(), &attributes.foreign)?;
         let kind = match kind {
@@ -147,6 +146,19 @@ impl<'a> Walk<'a> {
         }
         remove(dir, name)?;
         Ok(None)
+    }
+
+    /// Makes a whiteout of something that stands for one.
+    fn replace_by_whiteout(
+        &self,
+        dir: BorrowedFd,
+        name: &CStr,
+        path: GuestPath,
+        below: &Below,
+    ) -> io::Result<Option<Node>> {
+        remove(dir, name)?;
+        disk::make_whiteout(dir, name.to_bytes(), self.ids)?;
+        self.whiteout(dir, name, path, below)
     }
 
     /// Replaces what an opaque directory says in one word by a whiteout for each name that it hides.
@@ -193,6 +205,7 @@ fn same(new: &Entry, lower: &Entry) -> bool {
 fn strip(file: BorrowedFd, names: &[CString]) -> io::Result<()> {
     for name in names {
         match rustix::fs::fremovexattr(file, name.as_c_str()) {
+            Err(Errno::NODATA) => {}
             Err(error) if name.to_bytes().starts_with(b"user.") => return Err(error.into()),
             _ => {}
         }

@@ -3,10 +3,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
-use super::SandboxSpec;
 use super::job::Job;
+use super::supervisor::Handover;
+use super::{Conditions, SandboxSpec, clock};
 use crate::error::{Error, Result};
-use crate::key::UserDoc;
 use crate::sys::process::{self, Strings};
 use crate::sys::seccomp::{self, Instruction};
 use crate::sys::{SysError, cstring, fd, privilege};
@@ -95,6 +95,15 @@ pub(super) fn name(resource: u32) -> &'static str {
     NAMES.get(resource as usize).copied().unwrap_or("?")
 }
 
+/// The filter of a command.
+#[derive(Clone, Copy)]
+pub(super) enum Filter<'a> {
+    /// The contract's.
+    Plain(&'a [Instruction]),
+    /// One that hands calls to the init.
+    Supervised(&'a Handover),
+}
+
 /// A command, ready to run.
 pub(super) struct Command {
     args: Strings,
@@ -102,9 +111,10 @@ pub(super) struct Command {
     /// Where the program may be, in the order of PATH.
     programs: Vec<CString>,
     cwd: CString,
-    user: UserDoc,
+    user: (u32, u32),
     interactive: bool,
     name: String,
+    conditions: Conditions,
 }
 
 impl Command {
@@ -124,6 +134,9 @@ impl Command {
                 })?;
             }
         }
+        if spec.conditions.clock_shift != 0 {
+            clock::install(root.as_fd(), spec.conditions.clock_shift)?;
+        }
         let name =
             action.argv.first().cloned().ok_or_else(|| Error::recipe("a step has an empty command"))?;
         let programs = match name.contains('/') {
@@ -140,21 +153,27 @@ impl Command {
             env: Strings::new(environment(spec)?),
             programs,
             cwd,
-            user: action.user,
+            user: (action.user.uid, action.user.gid),
             interactive: spec.interactive,
             name,
+            conditions: spec.conditions.clone(),
         })
     }
 
+    /// What differs from the contract.
+    pub(super) fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
     /// In the command's own process: becomes the command. Returns only when something before that failed.
-    pub(super) fn run(self, job: &Job, filter: &[Instruction]) -> Error {
+    pub(super) fn run(self, job: &Job, filter: Filter<'_>) -> Error {
         match self.become_step(job, filter) {
             Err(e) => e.into(),
             Ok(()) => self.exec(),
         }
     }
 
-    fn become_step(&self, job: &Job, filter: &[Instruction]) -> Result<(), SysError> {
+    fn become_step(&self, job: &Job, filter: Filter<'_>) -> Result<(), SysError> {
         process::new_session()?;
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
@@ -165,7 +184,11 @@ impl Command {
         }
         fd::set_stdio(stdio)?;
         // The report pipe closes itself at execve.
-        fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd()])?;
+        let handover = match filter {
+            Filter::Plain(_) => job.result.as_raw_fd(),
+            Filter::Supervised(handover) => handover.theirs.as_raw_fd(),
+        };
+        fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd(), handover])?;
         if self.interactive && process::is_terminal(fd::stdin()) {
             match process::take_terminal(fd::stdin()) {
                 // It is the controlling terminal of another session and stays so: no job control then.
@@ -178,13 +201,20 @@ impl Command {
         for (_, resource, soft, hard) in LIMITS {
             privilege::set_limit(resource, soft, hard)?;
         }
-        privilege::set_personality(libc::ADDR_NO_RANDOMIZE as u64)?;
-        let user = &self.user;
+        let fixed = if self.conditions.random_addresses { 0 } else { libc::ADDR_NO_RANDOMIZE };
+        privilege::set_personality(fixed as u64)?;
+        if let Some(cpus) = self.conditions.cpus {
+            privilege::limit_cpus(cpus)?;
+        }
+        let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(user.uid, user.gid)?;
-        privilege::set_capabilities(if user.uid == 0 { CAPABILITIES } else { 0 })?;
+        privilege::become_user(uid, gid)?;
+        privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
-        seccomp::load(filter)
+        match filter {
+            Filter::Plain(filter) => seccomp::load(filter),
+            Filter::Supervised(handover) => handover.load(),
+        }
     }
 
     /// Tries the places of PATH like a shell: the first that exists and may be executed. Failing is the step's
@@ -215,6 +245,10 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<CString>> {
         env.insert("HOME".into(), home(spec.action.user.uid));
     }
     env.entry("JOBS".into()).or_insert_with(|| spec.jobs.to_string());
+    if spec.conditions.clock_shift != 0 {
+        let more = env.remove("LD_PRELOAD").map_or_else(String::new, |own| format!(":{own}"));
+        env.insert("LD_PRELOAD".into(), format!("{}{more}", clock::PATH));
+    }
     if spec.interactive {
         env.extend(spec.env_extra.iter().cloned());
     }

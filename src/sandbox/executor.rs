@@ -169,10 +169,9 @@ impl Sandbox {
                 (Status::Signaled(libc::SIGKILL), Usage::default())
             }
             None | Some([]) => {
-                return Err(Error::machine(
-                    "a sandbox ended without a word: its init was killed from outside",
-                )
-                .hint("look for the out-of-memory killer in `dmesg`"));
+                return Err(Error::machine("a sandbox ended without a word: its init was killed").hint(
+                    "look for the out-of-memory killer in `dmesg`; else the step set a limit for process 1",
+                ));
             }
             Some(first) => match wire::decode(first)? {
                 Report::Done { status, usage } => (status, usage),
@@ -181,6 +180,9 @@ impl Sandbox {
         };
         // A limit on processes that was met and survived did not end the step.
         let limit = limit.filter(|_| status != Status::Exited(0));
+        // What was written after the last look counts too.
+        let too_much = || self.limits.disk.filter(|most| disk_usage(&self.upper, *most) > *most);
+        let limit = limit.or_else(|| too_much().map(|_| "disk"));
         Ok(Outcome { status, usage, limit })
     }
 
@@ -229,16 +231,25 @@ impl Drop for Sandbox {
     }
 }
 
-/// Bytes that the files below `dir` take up; stops counting past `most`.
+/// Bytes that the files below `dir` take up or say they have; stops counting past `most`.
 fn disk_usage(dir: &Path, most: u64) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let mut total = 0;
+    let mut total: u64 = 0;
     let mut open = vec![dir.to_path_buf()];
     while let Some(dir) = open.pop() {
+        let entries = std::fs::read_dir(&dir);
+        // Deeper than a path can say, where much could be hidden; it could not become a layer either.
+        if entries.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENAMETOOLONG)) {
+            return u64::MAX;
+        }
         // What vanishes meanwhile does not count.
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        for entry in entries.into_iter().flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };
-            total += meta.blocks() * 512 / if meta.is_dir() { 1 } else { meta.nlink().max(1) };
+            total = total.saturating_add(match meta.is_dir() {
+                true => meta.blocks() * 512,
+                // Of a sparse file every byte counts: all of them are read when the layer is kept.
+                false => (meta.blocks() * 512).max(meta.len()) / meta.nlink().max(1),
+            });
             if meta.is_dir() {
                 open.push(entry.path());
             }
@@ -248,4 +259,30 @@ fn disk_usage(dir: &Path, most: u64) -> u64 {
         }
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_hides_from_the_disk_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("small"), "x").unwrap();
+        assert!((1..1 << 20).contains(&disk_usage(dir.path(), 1 << 20)));
+
+        let sparse = std::fs::File::create(dir.path().join("sparse")).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        assert!(disk_usage(dir.path(), 1 << 20) > 1 << 20);
+        std::fs::remove_file(dir.path().join("sparse")).unwrap();
+
+        let name = "d".repeat(250);
+        let mut deep = std::fs::File::open(dir.path()).unwrap().into();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&deep, &name, rustix::fs::Mode::RWXU).unwrap();
+            let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+            deep = rustix::fs::openat(&deep, &name, flags, rustix::fs::Mode::empty()).unwrap();
+        }
+        assert!(disk_usage(dir.path(), 1 << 20) > 1 << 20, "out of reach of a path");
+    }
 }

@@ -70,6 +70,15 @@ pub fn plan() -> Result<IdPlan> {
     }
 }
 
+/// The offset that [`prefer`] asked for.
+static PREFERRED: OnceLock<u32> = OnceLock::new();
+
+/// Another offset for root than the one it would have, as long as nothing was entered: `verify` shows that it
+/// does not matter. A user with a range has no choice.
+pub fn prefer(offset: u32) {
+    let _ = PREFERRED.set(offset);
+}
+
 /// Maps ids as [`plan`] says. From then on files of guest id `g` have id `g + offset` for this process.
 /// Must be called while the process has one thread; a second call does nothing.
 pub fn enter() -> Result<IdShift> {
@@ -78,7 +87,7 @@ pub fn enter() -> Result<IdShift> {
         return Ok(*shift);
     }
     let shift = match plan()? {
-        IdPlan::Direct(shift) => shift,
+        IdPlan::Direct(shift) => PREFERRED.get().map_or(shift, |offset| IdShift { offset: *offset }),
         IdPlan::Holder { uids, gids } => {
             hold(uids, gids)?;
             IdShift { offset: 1 }
@@ -173,7 +182,7 @@ fn read(file: &str) -> String {
 
 /// The first range of at least [`COUNT`] ids that a subuid(5) file gives to the user. Ranges that touch the
 /// lowest ids, where system users live, are left alone.
-pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
+pub fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u32> {
     let number = uid.to_string();
     file.lines().find_map(|line| {
         let mut parts = line.trim().split(':');
@@ -185,7 +194,7 @@ pub(super) fn subordinate(file: &str, uid: u32, name: Option<&str>) -> Option<u3
 }
 
 /// First id and length of each line of a `uid_map`, as this namespace sees it.
-pub(super) fn intervals(map: &str) -> Vec<(u32, u32)> {
+pub fn intervals(map: &str) -> Vec<(u32, u32)> {
     let parse = |line: &str| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
         let (start, _, len) = (numbers.next()??, numbers.next()??, numbers.next()??);

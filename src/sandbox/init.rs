@@ -5,9 +5,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::command::Command;
+use super::command::{Command, Filter};
 use super::job::Job;
 use super::parts::Parts;
+use super::supervisor::{CAP_SYS_PTRACE, Handover, Supervisor};
 use super::wire::{self, Report};
 use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
@@ -122,27 +123,63 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 }
 
 /// Starts the command; its process id.
-fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<i32> {
+fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<(i32, Option<Supervisor>)> {
+    let handover = Handover::new(command.conditions(), origin.filter)?;
+    let filter = handover.as_ref().map_or(Filter::Plain(origin.filter), Filter::Supervised);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
-        let failed = command.run(job, origin.filter);
+        let failed = command.run(job, filter);
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
         125
     })?;
     // Nothing of the machine stays open here but the pipe for the report.
-    fd::close_all_but(&[job.result.as_raw_fd()])?;
-    privilege::set_capabilities(CAP_KILL)?;
-    Ok(child)
+    let supervisor = handover.map(Handover::take).transpose()?.flatten();
+    let result = job.result.as_raw_fd();
+    match &supervisor {
+        None => {
+            fd::close_all_but(&[result])?;
+            privilege::set_capabilities(CAP_KILL)?;
+        }
+        Some(supervisor) => {
+            fd::close_all_but(&[result, supervisor.listener().as_raw_fd()])?;
+            privilege::set_capabilities(CAP_KILL | CAP_SYS_PTRACE)?;
+        }
+    }
+    Ok((child, supervisor))
+}
+
+/// Answers supervised calls and reaps until the command has ended; none when no process is left that could be
+/// supervised and the command has still to be waited for.
+fn serve(command: i32, mut supervisor: Supervisor) -> Result<Option<process::Ended>> {
+    let signals = process::child_signals()?;
+    loop {
+        while let Some((pid, ended)) = process::wait(-1, false)? {
+            if pid == command {
+                return Ok(Some(ended));
+            }
+        }
+        let [died, asked] = fd::wait_readable([signals.as_fd(), supervisor.listener().as_fd()], None)?;
+        if died {
+            fd::read(signals.as_fd(), &mut [0; 1024])?;
+        }
+        if asked && !supervisor.serve()? {
+            return Ok(None);
+        }
+    }
 }
 
 /// Reaps until the command has ended, then ends and reaps the rest.
-fn supervise(command: i32) -> Result<Report> {
-    let status = loop {
-        match process::wait(-1, true)? {
-            Some((pid, ended)) if pid == command => break ended,
-            Some(_) => {}
-            None => return Err(Error::machine("the command of a sandbox has vanished")),
-        }
+fn supervise((command, supervisor): (i32, Option<Supervisor>)) -> Result<Report> {
+    let early = supervisor.map(|supervisor| serve(command, supervisor)).transpose()?.flatten();
+    let status = match early {
+        Some(ended) => ended,
+        None => loop {
+            match process::wait(-1, true)? {
+                Some((pid, ended)) if pid == command => break ended,
+                Some(_) => {}
+                None => return Err(Error::machine("the command of a sandbox has vanished")),
+            }
+        },
     };
     loop {
         match process::wait(-1, false)? {

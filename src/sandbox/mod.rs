@@ -4,7 +4,9 @@
 //! the three runs ordinary code because none of them ever has a second thread when it forks.
 
 pub mod cgroup;
+mod clock;
 mod command;
+mod conditions;
 pub mod doctor;
 mod executor;
 mod hints;
@@ -18,8 +20,10 @@ mod server;
 mod skeleton;
 mod spec;
 mod stage;
+mod supervisor;
 mod wire;
 
+pub use conditions::{Conditions, DirOrder};
 pub use executor::{Executor, Killer, Sandbox};
 pub use ids::IdPlan;
 pub use spec::{CacheMount, Limits, Outcome, SandboxSpec, SecretMount, Status, Usage};

@@ -118,19 +118,38 @@ impl Root {
         mount::clone_tree(&self.parts.skel, path, false).map_err(explain)
     }
 
-    /// The machine's name servers, for network `host`. Many systems have a symlink into /run there.
+    /// The machine's name servers, for network `host`. Many systems have a symlink into /run there, to a file
+    /// that a service would make.
     fn resolv(&self) -> Result<()> {
         let tree = self.skel_tree(c"resolv.conf")?;
         mount::set_attr(tree.as_fd(), attr::RDONLY, false)?;
-        let path = c"etc/resolv.conf";
-        // O_CREAT makes the file where a dangling symlink points to; only ever in a private tmpfs, since the
-        // skeleton has the file where no layer has anything.
-        let place = fd::open_in_root(self.root.as_fd(), path, libc::O_PATH, 0).or_else(|_| {
-            let made = fd::open_in_root(self.root.as_fd(), path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
-            drop(made);
-            fd::open_in_root(self.root.as_fd(), path, libc::O_PATH, 0)
-        });
-        mount::attach(tree, place?, "/etc/resolv.conf").map_err(explain)
+        let path = self.follow(GuestPath::from_relative("etc/resolv.conf").unwrap_or_default())?;
+        self.put_made(tree, &path, false)
+    }
+
+    /// Where a path leads to that may be a symlink to something that is not there.
+    fn follow(&self, mut path: GuestPath) -> Result<GuestPath> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        for _ in 0..40 {
+            let link = fd::open_in_root(self.root.as_fd(), &cstring(path.as_bytes())?, flags, 0);
+            let Some(target) = link.ok().and_then(|link| rustix::fs::readlinkat(link, c"", Vec::new()).ok())
+            else {
+                return Ok(path);
+            };
+            let mut at = match target.as_bytes().first() {
+                Some(b'/') => GuestPath::root(),
+                _ => path.parent().unwrap_or_default(),
+            };
+            for part in target.as_bytes().split(|byte| *byte == b'/') {
+                match part {
+                    b"" | b"." => {}
+                    b".." => at = at.parent().unwrap_or_default(),
+                    name => at = at.join(name),
+                }
+            }
+            path = at;
+        }
+        Err(Error::machine(format!("`{path}` is one of too many symlinks that lead to each other")))
     }
 
     fn user_mount(&self, spec: &SandboxSpec, at: usize, doc: &MountDoc) -> Result<()> {

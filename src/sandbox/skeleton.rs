@@ -68,6 +68,7 @@ impl<'a> Skeleton<'a> {
 
     /// Everything else.
     pub(super) fn fill(&self, spec: &SandboxSpec, host: &HostParts) -> Result<()> {
+        self.use_up_inodes(spec.conditions.used_inodes)?;
         self.lower(spec, host)?;
         if let Some(resolv) = &host.resolv {
             self.file("resolv.conf", 0o644, resolv)?;
@@ -75,17 +76,32 @@ impl<'a> Skeleton<'a> {
         self.behind_mounts(spec)
     }
 
+    /// A memory file system counts its inodes and uses no number twice.
+    fn use_up_inodes(&self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            self.file("inode", 0o600, b"")?;
+            rustix::fs::unlinkat(self.top, "inode", rustix::fs::AtFlags::empty())
+                .map_err(|e| Error::machine("cannot remove a file of the skeleton").because(e))?;
+        }
+        Ok(())
+    }
+
     /// The lowest layer. Its times are the recipe's, like those of all that lies above it.
     fn lower<'b>(&self, spec: &SandboxSpec, host: &'b HostParts) -> Result<()> {
         let mut nodes: BTreeMap<GuestPath, Node<'b>> = BTreeMap::new();
         let mut add = |path: GuestPath, node: Node<'b>| {
+            // Nothing may be made through a symlink of the machine: it would lead out of the skeleton.
+            let through = |at: &GuestPath| {
+                Error::recipe(format!("base `host` has a symlink at `{at}`, where a step needs a directory"))
+                    .hint("name the directory that the symlink leads to")
+            };
             for parent in path.ancestors() {
-                nodes.entry(parent).or_insert(Node::Dir(0o755));
+                if let Node::Link(_) = nodes.entry(parent.clone()).or_insert(Node::Dir(0o755)) {
+                    return Err(through(&parent));
+                }
             }
             if matches!(node, Node::Link(_)) && nodes.contains_key(&path) {
-                return Err(Error::recipe(format!(
-                    "base `host` has a symlink at `{path}`, where a step needs a directory"
-                )));
+                return Err(through(&path));
             }
             nodes.entry(path).or_insert(node);
             Ok(())

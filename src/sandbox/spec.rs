@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Conditions;
 use crate::digest::LayerId;
 use crate::key::ActionDocument;
 use crate::path::GuestPath;
@@ -35,6 +36,9 @@ pub struct SandboxSpec {
     pub interactive: bool,
     /// Added to the environment of interactive sandboxes only (TERM of the real terminal).
     pub env_extra: Vec<(String, String)>,
+    /// What `verify` changes; the default is the contract.
+    #[serde(default)]
+    pub conditions: Conditions,
 }
 
 /// Where a cache mount is kept.

@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sha2::Digest;
 
 use super::stat_cache::Identity;
@@ -41,7 +43,7 @@ pub fn hash_files(files: &[PathBuf]) -> Result<Vec<(ContentDigest, Identity)>> {
 }
 
 fn hash_file(path: &Path) -> Result<(ContentDigest, Identity)> {
-    let mut file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let mut file = open(path)?;
     let before = identity(&file, path)?;
     let mut hasher = blake3::Hasher::new();
     copy(&mut file, path, |bytes| {
@@ -59,17 +61,40 @@ pub(super) fn changed(path: &Path) -> Error {
         .hint("let whatever writes there finish, then build again")
 }
 
+/// The error for an input that could not be looked at: what was there a moment ago and is not any more, or
+/// is something else now, has changed.
+pub(super) fn lost(verb: &str, path: &Path, why: Errno) -> Error {
+    match why {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => changed(path),
+        _ => Error::io(verb, path, why),
+    }
+}
+
 fn identity(file: &File, path: &Path) -> Result<Identity> {
     let stat = rustix::fs::fstat(file.as_fd()).map_err(|e| Error::io("stat", path, e))?;
     Ok(Identity::of(&stat))
 }
 
-/// SHA-256 of a file, in lower-case hex, to check what a recipe pins.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let mut hasher = sha2::Sha256::new();
-    copy(&mut file, path, |bytes| hasher.update(bytes))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+/// SHA-256, in lower-case hex, of the file whose content has this digest, to check what a recipe pins.
+/// Both are taken of the same bytes: another content is an error.
+pub fn sha256_file(path: &Path, digest: ContentDigest) -> Result<String> {
+    let mut file = open(path)?;
+    let (mut sha256, mut blake3) = (sha2::Sha256::new(), blake3::Hasher::new());
+    copy(&mut file, path, |bytes| {
+        sha256.update(bytes);
+        blake3.update(bytes);
+    })?;
+    if blake3.finalize().as_bytes() != digest.as_bytes() {
+        return Err(changed(path));
+    }
+    Ok(sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Opens a file for reading; what has become a fifo since it was looked at keeps nobody waiting.
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty());
+    file.map(File::from).map_err(|e| lost("read", path, e))
 }
 
 fn copy(file: &mut File, path: &Path, mut each: impl FnMut(&[u8])) -> Result<()> {

@@ -25,6 +25,9 @@ pub fn import(
             .get(&entry.path)
             .cloned()
             .ok_or_else(|| Error::machine(format!("no file is known for `{}`", entry.path)))
+    })
+    .map_err(|why| {
+        files.iter().find(|file| has_changed(manifest, *file)).map_or(why, |(_, host)| changed(host))
     })?;
     let mut copies = Vec::new();
     let mut expected = Vec::new();
@@ -40,4 +43,11 @@ pub fn import(
         }
     }
     store.add_layer(&tree, manifest)
+}
+
+/// Whether a file is not there any more, or has another size, which alone keeps it from being copied.
+fn has_changed(manifest: &Manifest, (at, host): (&GuestPath, &PathBuf)) -> bool {
+    let wanted = manifest.get(at).map(|entry| &entry.kind);
+    let found = std::fs::symlink_metadata(host);
+    !matches!((wanted, found), (Some(Kind::File { size, .. }), Ok(found)) if found.is_file() && found.len() == *size)
 }

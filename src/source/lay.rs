@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::git::Fetcher;
 use super::patterns::Patterns;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
@@ -57,6 +58,18 @@ impl Lay {
         ids: IdShift,
     ) -> Result<LayerId> {
         self.layer(store, ids, strip, limits, |tree| extract(archive, tree))
+    }
+
+    /// Lays in the tree of a git commit, fetched if need be.
+    pub fn git(
+        &self,
+        fetcher: &Fetcher,
+        url: &str,
+        commit: &str,
+        submodules: bool,
+        ids: IdShift,
+    ) -> Result<LayerId> {
+        self.layer(fetcher.store, ids, 0, fetcher.limits, |tree| fetcher.lay(url, commit, submodules, tree))
     }
 
     /// Lays a file in as it is, with mode 0644.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-use super::hashing::hash_files;
+use super::hashing::{changed, hash_files, lost};
 use super::patterns::{IGNORE_FILE, Patterns};
 use super::stat_cache::{Identity, StatCache};
 use crate::digest::ContentDigest;
@@ -56,7 +56,14 @@ pub fn scan(
     for parent in at.ancestors() {
         walk.entries.push(walk.entry(parent, 0o755, Kind::Dir { opaque: false }));
     }
-    walk.node(root, "", at.clone(), &stat)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        // What is copied later is never reached through a symlink; the root may be named by one.
+        FileType::RegularFile => {
+            let real = std::fs::canonicalize(root).map_err(|e| Error::io("read", root, e))?;
+            walk.node(&real, "", at.clone(), &stat)?;
+        }
+        _ => walk.node(root, "", at.clone(), &stat)?,
+    }
     walk.finish(cache)
 }
 
@@ -111,10 +118,10 @@ impl Walk {
                 });
                 return Ok(());
             }
-            FileType::Directory => return self.directory(host, relative, at, bits),
+            FileType::Directory => return self.directory(host, relative, at, stat),
             FileType::Symlink => {
                 let target =
-                    rustix::fs::readlink(host, Vec::new()).map_err(|e| Error::io("read link", host, e))?;
+                    rustix::fs::readlink(host, Vec::new()).map_err(|e| lost("read link", host, e))?;
                 Kind::Symlink { target: target.into_bytes() }
             }
             FileType::Fifo => Kind::Fifo,
@@ -139,15 +146,21 @@ impl Walk {
         }
     }
 
-    fn directory(&mut self, host: &Path, relative: &str, at: GuestPath, bits: u16) -> Result<()> {
+    fn directory(&mut self, host: &Path, relative: &str, at: GuestPath, stat: &Stat) -> Result<()> {
+        let bits = (stat.st_mode & 0o7777) as u16;
         self.entries.push(self.entry(at.clone(), self.mode(bits, true), Kind::Dir { opaque: false }));
-        let failed = |e: rustix::io::Errno| Error::io("read directory", host, e);
+        let failed = |e: rustix::io::Errno| lost("read directory", host, e);
         let dir = rustix::fs::open(
             host,
             rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
             rustix::fs::Mode::empty(),
         )
         .map_err(failed)?;
+        // A symlink may have taken its place, or that of a directory above.
+        let opened = rustix::fs::fstat(&dir).map_err(failed)?;
+        if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(changed(host));
+        }
         for item in rustix::fs::Dir::read_from(&dir).map_err(failed)? {
             let item = item.map_err(failed)?;
             let name = item.file_name().to_bytes();
@@ -160,7 +173,7 @@ impl Walk {
             let excluded = !self.patterns.is_empty() && self.patterns.excludes(&inner);
             let path = host.join(std::ffi::OsStr::from_bytes(name));
             let stat = rustix::fs::statat(&dir, item.file_name(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| Error::io("stat", &path, e))?;
+                .map_err(|e| lost("stat", &path, e))?;
             let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if excluded && !(is_dir && self.patterns.takes_back_any()) {
                 continue;
@@ -186,7 +199,7 @@ impl Walk {
         for (index, (digest, identity)) in unknown.iter().zip(hash_files(&paths)?) {
             let file = &mut self.files[*index];
             if identity != file.identity {
-                return Err(super::hashing::changed(&file.host));
+                return Err(changed(&file.host));
             }
             digests[*index] = Some(digest);
         }

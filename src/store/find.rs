@@ -36,7 +36,7 @@ impl Store {
                 .hint("`isolith build --verbose` prints the ids of layers")),
             _ => {
                 let ids: Vec<_> =
-                    found.iter().map(|id| format!("{}", &id.to_hex()[..prefix.len() + 8])).collect();
+                    found.iter().map(|id| id.to_hex()[..(prefix.len() + 8).min(64)].to_string()).collect();
                 Err(Error::usage(format!("`{prefix}` is the beginning of {} layer ids", found.len()))
                     .hint(format!("give more digits: {}", ids.join(", "))))
             }

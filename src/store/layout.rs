@@ -18,12 +18,13 @@ pub(super) const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 
 /// The directories of a store and their modes. Sandboxes get at those that are 0755, which the top
 /// directory (0700) hides from other users.
-pub(super) const DIRS: [(&str, u32); 11] = [
+pub(super) const DIRS: [(&str, u32); 12] = [
     ("layers", 0o755),
     ("actions", 0o700),
     ("definitions", 0o700),
     ("logs", 0o700),
     ("blobs", 0o700),
+    ("git", 0o700),
     ("failed", 0o755),
     ("mounts", 0o755),
     ("notes", 0o700),
@@ -46,6 +47,7 @@ impl Store {
 
 /// Takes the shared lock of the store at `root`, which is made or mended first if need be.
 pub(super) fn enter(root: &Path) -> Result<FileLock> {
+    check_owner(root)?;
     let lock_path = root.join("locks/store");
     let patience = Instant::now() + Duration::from_secs(60);
     let mut tries = 0;
@@ -73,6 +75,29 @@ pub(super) fn enter(root: &Path) -> Result<FileLock> {
     }
 }
 
+/// Layers belong to the ids that the sandboxes of one user have. And whoever else may rename what is in the
+/// directory could put a symlink in the place of `tmp/`, which is swept, or other bytes into a layer.
+fn check_owner(root: &Path) -> Result<()> {
+    let meta = match fs::metadata(root) {
+        Err(e) if io::is_absent(&e) => return Ok(()),
+        meta => meta.map_err(|e| io::failed("read", root, e))?,
+    };
+    let (owner, caller) = (meta.uid(), rustix::process::geteuid().as_raw());
+    if owner != caller {
+        let what = format!("the store `{}` belongs to user {owner}, not to user {caller}", root.display());
+        return Err(Error::machine(what).hint("name another directory with `--store`"));
+    }
+    // One that is empty gets its mode when it becomes a store.
+    if meta.mode() & 0o022 != 0 && is_store(root)? {
+        let what = format!("others may write to the store `{}`", root.display());
+        return Err(Error::machine(what).hint(format!(
+            "if nobody has changed anything in it: `chmod 700 {}`; otherwise clear it",
+            root.display()
+        )));
+    }
+    Ok(())
+}
+
 /// True when the version file is there and right, false when it is missing.
 fn check_version(root: &Path) -> Result<bool> {
     let path = root.join("version");
@@ -86,13 +111,6 @@ fn check_version(root: &Path) -> Result<bool> {
         );
         return Err(Error::machine(what)
             .hint("name another directory with `--store`, or clear this one with the isolith that made it"));
-    }
-    let owner = fs::metadata(&path).map_err(|e| io::failed("read", &path, e))?.uid();
-    let caller = rustix::process::geteuid().as_raw();
-    if owner != caller {
-        // Its layers belong to the ids that user's sandboxes have, not to ours.
-        let what = format!("the store `{}` belongs to user {owner}, not to user {caller}", root.display());
-        return Err(Error::machine(what).hint("name another directory with `--store`"));
     }
     Ok(true)
 }

@@ -64,6 +64,12 @@ impl Store {
         self.put_record(&self.shard("definitions", &hex), &format!("definitions/{hex}"), record)
     }
 
+    /// Takes back a result: what it was made from turned out not to have held still.
+    pub fn forget_result(&self, key: &ActionKey, definition: &DefinitionKey) -> Result<()> {
+        io::remove_file(&self.shard("definitions", &definition.to_hex()))?;
+        io::remove_file(&self.shard("actions", &key.to_hex()))
+    }
+
     /// Both at once, for a step that has just run: one file under two names, which makes one inode instead
     /// of two.
     pub fn put_result(

@@ -99,6 +99,13 @@ impl RunDir {
         &self.path
     }
 
+    /// Makes `count` files in it, so that what the sandbox writes gets other inode numbers than it would have.
+    pub fn use_up_inodes(&self, count: u32) -> Result<()> {
+        let dir = self.path.join("ballast");
+        io::make_dir(&dir, 0o700)?;
+        (0..count).try_for_each(|n| io::write_new(&dir.join(n.to_string()), b""))
+    }
+
     /// What the sandbox wrote.
     pub fn upper(&self) -> PathBuf {
         self.path.join("upper")

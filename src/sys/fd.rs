@@ -42,6 +42,15 @@ pub fn duplicate_above(fd: BorrowedFd<'_>, min: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(ret) })
 }
 
+/// A copy of descriptor `number` of another process, which shares its open file.
+pub fn of_process(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    check(ret, || format!("pidfd_getfd({number})"))?;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(ret as i32) })
+}
+
 /// Waits until one of these can be read or is hung up: for each whether it is so. All false after `timeout`.
 pub fn wait_readable<const N: usize>(
     fds: [BorrowedFd<'_>; N],

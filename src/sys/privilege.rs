@@ -98,6 +98,25 @@ pub fn limit(resource: Resource) -> Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Lets this process and its children use only the first `count` of the cpus that it may use now.
+pub fn limit_cpus(count: u32) -> Result<()> {
+    // SAFETY: an all-zero set is a valid empty one.
+    let (mut all, mut some): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: the set outlives the call.
+    check(unsafe { libc::sched_getaffinity(0, size, &raw mut all) }, || "sched_getaffinity".to_string())?;
+    // SAFETY: the index is below the number of bits of a set; the macros only touch the sets they are given.
+    let usable = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &all) });
+    for cpu in usable.take(count.max(1) as usize) {
+        // SAFETY: as above.
+        unsafe { libc::CPU_SET(cpu, &mut some) };
+    }
+    // SAFETY: the set outlives the call.
+    let ret = unsafe { libc::sched_setaffinity(0, size, &raw const some) };
+    check(ret, || format!("sched_setaffinity({count} cpus)"))?;
+    Ok(())
+}
+
 /// Sets the execution domain.
 pub fn set_personality(persona: u64) -> Result<()> {
     // SAFETY: a plain integer.

@@ -97,6 +97,18 @@ pub fn pidfd(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(ret as i32) })
 }
 
+/// Writes into the memory of another process, or of a thread of one.
+pub fn write_memory(pid: i32, address: u64, bytes: &[u8]) -> Result<()> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+    // SAFETY: the local range is only read; the remote one is not of this process, and the kernel checks it.
+    let ret = unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    match check(ret as i64, || format!("process_vm_writev({pid}, {} bytes)", bytes.len()))? {
+        n if n as usize == bytes.len() => Ok(()),
+        _ => Err(super::SysError::new("process_vm_writev (cut short)", libc::EFAULT)),
+    }
+}
+
 /// This process's id.
 pub fn own_pid() -> i32 {
     std::process::id() as i32
@@ -133,6 +145,10 @@ pub fn wait(pid: i32, block: bool) -> Result<Option<(i32, Ended)>> {
         Ok(0) => Ok(None),
         Ok(pid) if libc::WIFSIGNALED(status) => {
             Ok(Some((pid as i32, Ended::Signaled(libc::WTERMSIG(status)))))
+        }
+        // It has made this process its tracer (PTRACE_TRACEME) and stands still: nobody will let it go on.
+        Ok(pid) if libc::WIFSTOPPED(status) => {
+            Ok(Some((pid as i32, Ended::Signaled(libc::WSTOPSIG(status)))))
         }
         Ok(pid) => Ok(Some((pid as i32, Ended::Exited(libc::WEXITSTATUS(status))))),
         Err(e) if e.errno() == libc::ECHILD => Ok(None),
@@ -289,4 +305,27 @@ pub(super) fn prctl(option: i32, arg: usize, call: &str) -> Result<()> {
     // SAFETY: the options used here take an integer, or a string that the caller keeps alive.
     check(unsafe { libc::prctl(option, arg, 0, 0, 0) }, || format!("prctl({call})"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+
+    #[test]
+    fn a_child_that_wants_to_be_traced_has_not_exited() {
+        let mut command = std::process::Command::new("/bin/true");
+        // SAFETY: one system call between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().unwrap();
+        let pid = child.id() as i32;
+        assert_eq!(wait(pid, true).unwrap(), Some((pid, Ended::Signaled(libc::SIGTRAP))));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

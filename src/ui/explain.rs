@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::style::Style;
+use super::text::sanitise_lines;
 use crate::engine::{Explanation, Verdict};
 
 /// One block a step: verdict, name, key; then the reasons as a list.
@@ -20,7 +21,7 @@ pub(super) fn render(style: Style, explanations: &[Explanation]) -> String {
         let name = style.bold(&format!("{:width$}", explanation.step));
         let _ = writeln!(out, "{} {name}  {}", paint(style, &format!("{word:>10}")), style.dim(&key));
         for reason in &explanation.reasons {
-            let _ = writeln!(out, "{:>10} - {}", "", reason.replace('\n', "\n             "));
+            let _ = writeln!(out, "{:>10} - {}", "", sanitise_lines(reason).replace('\n', "\n             "));
         }
         if let Some(nearest) = explanation.nearest
             && explanation.verdict == Verdict::Miss

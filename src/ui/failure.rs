@@ -12,7 +12,7 @@ use crate::sandbox::Status;
 /// `error: what`, then each cause, then the hint. What failed may be several lines (a place in a file with
 /// the line and a caret); it is printed as it is.
 pub(super) fn render_error(style: Style, error: &Error) -> String {
-    let mut out = format!("{} {}\n", style.red("error:"), error.what());
+    let mut out = format!("{} {}\n", style.red("error:"), text::sanitise_lines(error.what()));
     for cause in error.causes() {
         line(&mut out, &style.bold("  cause:"), &cause);
     }
@@ -24,7 +24,8 @@ pub(super) fn render_error(style: Style, error: &Error) -> String {
 
 /// A labelled text; further lines of it are indented as far as the label is wide.
 fn line(out: &mut String, label: &str, text: &str) {
-    let _ = writeln!(out, "{label} {}", text.trim_end().replace('\n', "\n      "));
+    let text = text::sanitise_lines(text.trim_end());
+    let _ = writeln!(out, "{label} {}", text.replace('\n', "\n      "));
 }
 
 /// How a command ended, in words.
@@ -62,8 +63,10 @@ pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags:
         }
     }
     let _ = writeln!(out, "{} step `{}` {ended}", style.red("error:"), failure.step);
-    let log = text::relative(&failure.log, cwd);
-    let _ = writeln!(out, "  whole log: {log} (isolith log {words})");
+    if !failure.tail.is_empty() {
+        let log = text::relative(&failure.log, cwd);
+        let _ = writeln!(out, "  whole log: {log} (isolith log {words})");
+    }
     line(
         &mut out,
         &style.cyan("hint:"),

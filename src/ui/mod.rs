@@ -12,6 +12,7 @@ mod store;
 mod style;
 mod terminal;
 mod text;
+mod verify;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -145,14 +146,19 @@ impl Ui {
         self.print(store::problems(self.out_style, problems).as_bytes())
     }
 
-    /// The logs of steps on standard output: the bare text of `one`, else each under a heading.
+    /// The logs of steps on standard output: the bare text of `one`, else each under a heading. A terminal gets
+    /// them without what it would act on.
     pub fn logs(&self, logs: &[(String, Vec<u8>)], one: bool) -> Result<()> {
         let mut bytes = Vec::new();
         for (step, log) in logs {
             if !one {
                 bytes.extend_from_slice(self.out_style.bold(&format!("==> {step} <==\n")).as_bytes());
             }
-            bytes.extend_from_slice(log);
+            if io::stdout().is_terminal() {
+                bytes.extend_from_slice(text::sanitise_lines(&String::from_utf8_lossy(log)).as_bytes());
+            } else {
+                bytes.extend_from_slice(log);
+            }
             if !log.is_empty() && !log.ends_with(b"\n") {
                 bytes.push(b'\n');
             }

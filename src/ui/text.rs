@@ -73,6 +73,15 @@ pub(super) fn sanitise(line: &str) -> String {
     out
 }
 
+/// Several lines made safe: file names in errors and in reasons are a step's to choose.
+pub(super) fn sanitise_lines(text: &str) -> String {
+    let harmless = |c: char| matches!(c, '\n' | '\t') || !c.is_control();
+    if text.chars().all(harmless) {
+        return text.to_string();
+    }
+    text.split('\n').map(sanitise).collect::<Vec<_>>().join("\n")
+}
+
 /// A word as a POSIX shell has to be given it.
 pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
@@ -125,6 +134,7 @@ mod tests {
         ] {
             assert_eq!(sanitise(raw), safe, "{raw:?}");
             assert!(!sanitise(raw).contains(char::is_control));
+            assert_eq!(sanitise_lines(&format!("{raw}\n\tnext\x07")), format!("{safe}\n next"));
         }
     }
 

@@ -54,7 +54,12 @@ pub struct Build {
 impl World {
     pub fn new(mode: Mode) -> World {
         // In memory, for speed; overlayfs takes its layers there like anywhere.
-        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(base::place()).unwrap();
+        World::new_in(mode, &base::place())
+    }
+
+    /// One somewhere else, on a disk maybe.
+    pub fn new_in(mode: Mode, place: &Path) -> World {
+        let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(place).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let world = World { mode, dir, env: BTreeMap::new(), flags: Vec::new(), caller: String::new() };
         for name in ["", "home", "work"] {

@@ -22,7 +22,13 @@ pub fn scratch() -> tempfile::TempDir {
 /// So many cases; `PROPTEST_CASES` says otherwise.
 pub fn cases(count: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(count);
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..Default::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        max_shrink_time: 10_000,
+        ..Default::default()
+    }
 }
 
 /// Whether these tests can run.

@@ -17,15 +17,19 @@ pub fn apply(archive: &[u8], root: &Path) {
     // What is hidden is of lower layers, wherever the archive says so.
     for member in &members {
         let name = member.path.file_name().map_or(&b""[..], OsStr::as_bytes);
-        let dir = root.join(member.path.parent().unwrap_or(Path::new("")));
+        let above = member.path.parent().unwrap_or(Path::new(""));
+        // Not through symlinks of lower layers, which this one replaces.
+        let real = above.ancestors().all(|dir| is_dir(&root.join(dir)));
+        let dir = root.join(above);
+        if !real {
+            continue;
+        }
         if name == b".wh..wh..opq" {
             for entry in fs::read_dir(&dir).into_iter().flatten() {
                 remove(&entry.unwrap().path());
             }
         } else if let Some(name) = name.strip_prefix(b".wh.") {
-            if is_dir(&dir) {
-                remove(&dir.join(OsStr::from_bytes(name)));
-            }
+            remove(&dir.join(OsStr::from_bytes(name)));
         }
     }
     let mut dirs = Vec::new();
@@ -37,7 +41,7 @@ pub fn apply(archive: &[u8], root: &Path) {
         if member.kind == EntryType::Directory {
             if !is_dir(&path) {
                 remove(&path);
-                fs::create_dir(&path).unwrap();
+                fs::create_dir(&path).unwrap_or_else(|why| panic!("{path:?}: {why}"));
             }
             dirs.push((path, member));
             continue;
@@ -106,7 +110,7 @@ fn members(mut archive: &[u8]) -> Vec<Member> {
         let attribute =
             |(key, value): (Vec<u8>, Vec<u8>)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value));
         members.push(Member {
-            path: PathBuf::from(OsStr::from_bytes(&path)),
+            path: PathBuf::from(OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(&path))),
             kind: EntryType::new(header[156]),
             mode: number(100..108) as u32,
             owner: (number(108..116) as u32, number(116..124) as u32),
@@ -143,7 +147,8 @@ fn dress(path: &Path, member: &Member) {
     } else {
         chown(path, uid, gid).unwrap()
     }
-    if matches!(member.kind, EntryType::Regular | EntryType::Directory) {
+    if !symlink {
+        // Also what came from a default access list of the directory above.
         for name in xattr::list(path).unwrap() {
             xattr::remove(path, name).unwrap();
         }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -73,10 +73,15 @@ impl Op {
     pub fn apply(&self, root: &Path) -> io::Result<()> {
         let at = |path: &[u8]| at(root, path);
         let node = |path: &[u8], kind| Ok(rustix::fs::mknodat(CWD, at(path), kind, Mode::RWXU, 0)?);
+        // Without waiting for somebody to read from a fifo.
+        let options = || OpenOptions::new().custom_flags(libc::O_NONBLOCK).clone();
         match self {
-            Op::Write(path, content) => fs::write(at(path), contents().bytes(*content)),
-            Op::Append(path) => OpenOptions::new().append(true).open(at(path))?.write_all(b"more"),
-            Op::Truncate(path, len) => OpenOptions::new().write(true).open(at(path))?.set_len(*len),
+            Op::Write(path, content) => {
+                let mut file = options().write(true).create(true).truncate(true).open(at(path))?;
+                file.write_all(&contents().bytes(*content))
+            }
+            Op::Append(path) => options().append(true).open(at(path))?.write_all(b"more"),
+            Op::Truncate(path, len) => options().write(true).open(at(path))?.set_len(*len),
             Op::Chmod(path, mode) => {
                 let path = at(path);
                 let link = fs::symlink_metadata(&path)?.is_symlink();

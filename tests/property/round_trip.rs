@@ -65,7 +65,7 @@ proptest! {
     }
 }
 
-/// As deep as a path of the kernel's longest can lead.
+/// Deeper than file trees are, and nearly as long as a path can be.
 #[test]
 fn a_deep_layer_survives() {
     use isolith::layer::{Entry, Kind, Xattrs};
@@ -77,7 +77,7 @@ fn a_deep_layer_survives() {
         let mode = if matches!(kind, Kind::Symlink { .. }) { 0 } else { 0o700 };
         Entry { path, mode, uid: 1, gid: 2, mtime: 3, xattrs: Xattrs::new(), kind }
     };
-    for (name, depth) in [(&b"d"[..], 1_900), (&[b'n'; 255][..], 14)] {
+    for (name, depth) in [(&b"d"[..], 500), (&[b'n'; 255][..], 14)] {
         let mut path = GuestPath::root();
         let mut entries = Vec::new();
         for _ in 0..depth {

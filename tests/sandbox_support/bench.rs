@@ -64,3 +64,19 @@ pub fn bench_parallel(f: &Fixture) {
     });
     println!("parallel {:.3} ms a step", begin.elapsed().as_secs_f64() * 1e3 / 200.0);
 }
+
+/// What a build with one step pays: start, one sandbox, end.
+pub fn bench_start(f: &Fixture) {
+    for _ in 0..5 {
+        let spec = f.spec(&["/bin/busybox", "true"]);
+        let (stdio, _read) = stdio();
+        let begin = Instant::now();
+        let ms = || begin.elapsed().as_secs_f64() * 1e3;
+        let executor = f.executor();
+        let started = ms();
+        executor.spawn(&spec, stdio).unwrap().wait().unwrap();
+        let ran = ms();
+        drop(executor);
+        println!("start {started:.2} ms, step {:.2} ms, end {:.2} ms", ran - started, ms() - ran);
+    }
+}

@@ -38,7 +38,7 @@ pub static TESTS: &[Test] = tests! {
         many_at_once interactive_has_a_terminal caller_limits_do_not_matter needs_one_thread;
 };
 
-pub static BENCHES: &[Test] = tests! { bench: bench_steps bench_parallel; };
+pub static BENCHES: &[Test] = tests! { bench: bench_steps bench_parallel bench_start; };
 
 /// A store below /dev/shm with a busybox layer, removed at the end.
 pub struct Fixture {
@@ -145,6 +145,7 @@ impl Fixture {
             limits: Limits::default(),
             interactive: false,
             env_extra: vec![],
+            conditions: Default::default(),
         }
     }
 

@@ -16,7 +16,12 @@ pub struct Bytes {
     pub offset: u64,
     /// The rows around it in each: `offset  hex  text`.
     pub rows: [Vec<String>; 2],
+    /// The printable text that the byte is part of in each; empty when it is part of none.
+    pub strings: [String; 2],
 }
+
+/// Longest text around a difference on each side of it.
+const STRING: usize = 120;
 
 /// The first difference, if there is one.
 pub fn first(a: &[u8], b: &[u8]) -> Option<Bytes> {
@@ -25,7 +30,11 @@ pub fn first(a: &[u8], b: &[u8]) -> Option<Bytes> {
     }
     let common = a.len().min(b.len());
     let at = (0..common).find(|at| a[*at] != b[*at]).unwrap_or(common);
-    Some(Bytes { offset: at as u64, rows: [rows(a, at, 0), rows(b, at, 0)] })
+    Some(Bytes {
+        offset: at as u64,
+        rows: [rows(a, at, 0), rows(b, at, 0)],
+        strings: [string(a, at), string(b, at)],
+    })
 }
 
 /// The same for files too large for memory.
@@ -53,9 +62,11 @@ pub fn stream(a: &mut impl Read, b: &mut impl Read) -> io::Result<Option<Bytes>>
         let at = last.len() + at;
         let show = |chunk: &[u8]| {
             let all = [&last[..], &chunk[..chunk.len().min(at + ROW * ROWS)]].concat();
-            rows(&all, at, before)
+            (rows(&all, at, before), string(&all, at))
         };
-        return Ok(Some(Bytes { offset: before + at as u64, rows: [show(one), show(other)] }));
+        let ((row, text), (other_row, other_text)) = (show(one), show(other));
+        let (rows, strings) = ([row, other_row], [text, other_text]);
+        return Ok(Some(Bytes { offset: before + at as u64, rows, strings }));
     }
 }
 
@@ -71,6 +82,14 @@ fn rows(bytes: &[u8], at: usize, base: u64) -> Vec<String> {
         from = to;
     }
     out
+}
+
+fn string(bytes: &[u8], at: usize) -> String {
+    let printable = |b: &u8| (0x20..0x7f).contains(b);
+    let (before, after) = bytes.split_at(at.min(bytes.len()));
+    let start = before.iter().rev().take(STRING).take_while(|b| printable(b)).count();
+    let end = after.iter().take(STRING).take_while(|b| printable(b)).count();
+    String::from_utf8_lossy(&bytes[before.len() - start..before.len() + end]).into_owned()
 }
 
 fn row(offset: u64, bytes: &[u8]) -> String {
@@ -94,6 +113,8 @@ mod tests {
         assert_eq!(found.rows[0].len(), 4);
         assert!(found.rows[0][0].starts_with("00000010  10 11"), "{:?}", found.rows);
         assert!(found.rows[1][1].contains(" ff "), "{:?}", found.rows);
+        assert_eq!(found.strings[0].len(), 68, "{:?}", found.strings);
+        assert_eq!(first(b"\0one 1\0", b"\0one 2\0").unwrap().strings, ["one 1", "one 2"]);
         assert_eq!(first(&a, &a), None);
         assert_eq!(first(b"abc", b"abcd").unwrap().offset, 3);
         assert_eq!(first(b"", b"x").unwrap().rows, [vec![], vec![row(0, b"x")]]);

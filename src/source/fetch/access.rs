@@ -80,8 +80,8 @@ pub enum Candidate {
 }
 
 impl Access {
-    /// What to try for `url`, in order: its mirrors, then itself.
-    pub fn candidates(&self, url: &str) -> Vec<Candidate> {
+    /// The URLs to try for `url`, in order: its mirrors, then itself.
+    pub fn rewritten(&self, url: &str) -> Vec<String> {
         // The longest prefix is the one that is meant.
         let best = self
             .mirrors
@@ -91,15 +91,19 @@ impl Access {
         let mirrored = best.into_iter().flat_map(|(prefix, mirrors)| {
             mirrors.iter().map(|mirror| format!("{mirror}{}", &url[prefix.len()..]))
         });
-        let all = mirrored.chain([url.to_string()]);
-        all.map(|url| match Url::parse(&url) {
+        mirrored.chain([url.to_string()]).collect()
+    }
+
+    /// The same, each with whether it may be tried.
+    pub fn candidates(&self, url: &str) -> Vec<Candidate> {
+        let judge = |url: String| match Url::parse(&url) {
             Ok(parsed) => match self.refuses(&parsed) {
                 None => Candidate::Try(parsed),
                 Some(why) => Candidate::Refused(url, why),
             },
             Err(why) => Candidate::Refused(url, why.to_string()),
-        })
-        .collect()
+        };
+        self.rewritten(url).into_iter().map(judge).collect()
     }
 
     /// Why a URL may not be asked for; none when it may.
@@ -107,12 +111,16 @@ impl Access {
         if url.scheme() == "file" {
             return None;
         }
+        self.refuses_host(&url.host())
+    }
+
+    /// Why a host may not be asked; none when it may.
+    pub fn refuses_host(&self, host: &str) -> Option<String> {
         if self.offline {
             return Some("isolith is offline".to_string());
         }
-        let host = url.host();
         let allowed = self.allowed_hosts.as_ref()?.iter().any(|name| match name.strip_prefix('.') {
-            Some(domain) => is_at_or_below(&host, domain) && host != domain,
+            Some(domain) => is_at_or_below(host, domain) && host != domain,
             None => host == *name,
         });
         (!allowed).then(|| format!("the host `{host}` is not one of `allowed-hosts`"))

@@ -121,7 +121,7 @@ impl Observer for Live {
             Event::Planned { steps } => state.total = steps.len(),
             Event::Started { step, why, .. } => {
                 if !why.is_empty() {
-                    Self::say(state, &format!("{:>10} {step}{}", "running", text::sanitise(&because(&why))));
+                    Self::say(state, &format!("{:>10} {step}{}", "running", because(&why)));
                 }
                 let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
                 bars.show(state.done, state.hits);

@@ -72,7 +72,11 @@ fn amount(bytes: u64, rate: u64) -> String {
 
 /// Why a step had to run, on one line.
 fn because(why: &[String]) -> String {
-    if why.is_empty() { String::new() } else { format!(": {}", why.join("; ").replace('\n', " ")) }
+    if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", text::sanitise(&why.join("; ").replace('\n', " ")))
+    }
 }
 
 /// The line for an output that was written.
