@@ -142,7 +142,7 @@ impl Lock {
     pub fn commit(&self, place: &Place, git: &Git) -> Locked<String> {
         let Some(entry) = self.entry(place) else { return Locked::Missing };
         let (key, name) = named(&git.at);
-        if text(entry, "git") != Some(&git.url) || text(entry, key) != Some(name) {
+        if text(entry, "git") != Some(&git.written) || text(entry, key) != Some(name) {
             return Locked::Stale(describe(entry));
         }
         text(entry, "rev").map_or(Locked::Missing, |rev| Locked::To(rev.to_string()))
@@ -159,7 +159,7 @@ impl Lock {
     /// Pins a tag or branch to a commit.
     pub fn set_commit(&mut self, place: &Place, git: &Git, rev: &str) {
         let (key, name) = named(&git.at);
-        self.set(place, &[("git", git.url.as_str().into()), (key, name.into()), ("rev", rev.into())]);
+        self.set(place, &[("git", git.written.as_str().into()), (key, name.into()), ("rev", rev.into())]);
     }
 
     /// Takes out what is pinned at no place for which `wanted` holds. Says what went.
@@ -347,6 +347,7 @@ mod tests {
         let mut lock = parse("");
         let git = |branch: &str| Git {
             url: "https://x/g".into(),
+            written: "https://x/g".into(),
             at: GitRef::Branch(branch.into()),
             submodules: false,
         };

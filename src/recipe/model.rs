@@ -108,6 +108,8 @@ pub struct Remote {
 pub struct Git {
     /// The repository: a URL as git takes it, or an absolute path.
     pub url: String,
+    /// The same as the recipe has it, which is what lock files say.
+    pub written: String,
     /// Which commit.
     pub at: GitRef,
     /// Whether submodules are laid in too.

@@ -71,7 +71,7 @@ pub fn git(url: &Value<'_>, table: &mut Table<'_>) -> Option<Origin> {
         let message = format!("two commits: `{}` and `{}`", first.key, second.key);
         cx.error(&second.key_span, message, "give one of `rev`, `tag` and `branch`");
     }
-    let url = url.string().and_then(|text| repository(cx, &text));
+    let url = url.string().and_then(|text| Some((repository(cx, &text)?, cx.expand(&text)?)));
     let which = given.into_iter().next()?;
     let text = which.string()?;
     let name = cx.expand(&text)?;
@@ -92,7 +92,8 @@ pub fn git(url: &Value<'_>, table: &mut Table<'_>) -> Option<Origin> {
             if key == "tag" { GitRef::Tag(name) } else { GitRef::Branch(name) }
         }
     };
-    Some(Origin::Git(Git { url: url?, at, submodules }))
+    let (url, written) = url?;
+    Some(Origin::Git(Git { url, written, at, submodules }))
 }
 
 /// A repository as git takes it. Only kinds of transport that run no program of the repository's choice.

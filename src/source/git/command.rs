@@ -58,7 +58,7 @@ impl<'a> Git<'a> {
             .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"])
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "fetch.unpackLimit=1"])
             .args(["-c", "http.lowSpeedLimit=64", "-c"])
             .arg(format!("http.lowSpeedTime={}", self.access.stall.as_secs().max(1)));
         if let Some(repository) = &self.repository {
