@@ -29,14 +29,8 @@ pub struct Inputs {
 
 impl Inputs {
     /// The keys.
-    pub(super) const KEYS: [&'static str; 6] = [
-        "offline",
-        "allowed-hosts",
-        "mirrors",
-        "fetch-max-size",
-        "unpack-max-size",
-        "unpack-max-entries",
-    ];
+    pub(super) const KEYS: [&'static str; 6] =
+        ["offline", "allowed-hosts", "mirrors", "fetch-max-size", "unpack-max-size", "unpack-max-entries"];
 
     /// Takes one key of a file; false when it is not about inputs.
     pub(super) fn take(

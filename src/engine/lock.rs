@@ -70,6 +70,7 @@ fn check_names(recipe: &Recipe, names: &[String]) -> Result<()> {
     let is_known = |name: &str| name == "base" || recipe.sources.contains_key(name);
     let Some(wrong) = names.iter().find(|name| !is_known(name)) else { return Ok(()) };
     let known: Vec<String> = recipe.sources.keys().map(|name| format!("`{name}`")).collect();
-    let known = if known.is_empty() { "it has none".to_string() } else { format!("it has {}", known.join(", ")) };
+    let known =
+        if known.is_empty() { "it has none".to_string() } else { format!("it has {}", known.join(", ")) };
     Err(Error::usage(format!("`{}` has no source `{wrong}` to update", recipe.path.display())).hint(known))
 }

@@ -233,7 +233,10 @@ impl Work<'_> {
         if !self.unpinned.is_empty() {
             let recipe = self.recipe.path.display();
             return Err(Error::recipe(format!("not pinned in `{recipe}`: {}", self.unpinned.join(", ")))
-                .because(format!("neither it nor `{}` says what they have to be", Lock::path_of(&self.recipe.path).display()))
+                .because(format!(
+                    "neither it nor `{}` says what they have to be",
+                    Lock::path_of(&self.recipe.path).display()
+                ))
                 .hint(format!("`isolith lock {recipe}` pins them in the lock file")));
         }
         // Entries that nothing needs go when the lock file is asked for, not in passing.

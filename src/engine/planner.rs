@@ -21,7 +21,8 @@ use crate::store::Store;
 /// Reads local inputs, but writes nothing except the stat cache; pins that are missing, and whether they are found
 /// out and written, are the business of `pinner`.
 pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
-    let mut planner = Planner { store: pinner.store, pinner, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
+    let mut planner =
+        Planner { store: pinner.store, pinner, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
     planner.recipe(path, args, true)?;
     Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
 }
@@ -179,11 +180,11 @@ impl Planner<'_> {
 
     /// The layer of a source.
     fn source(&mut self, recipe: &Recipe, name: &str, source: &Source, pins: &Pins) -> Result<NodeId> {
-        let lay =
-            Lay { at: source.unpack.clone(), exclude: source.exclude.clone(), epoch: recipe.epoch };
+        let lay = Lay { at: source.unpack.clone(), exclude: source.exclude.clone(), epoch: recipe.epoch };
         let (definition, from) = match &source.origin {
             Origin::Path(path) => {
-                let scan = self.scan(path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
+                let scan =
+                    self.scan(path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
                 return Ok(self.input(format!("source {name}"), scan));
             }
             Origin::Archive { remote, strip } => {

@@ -43,7 +43,13 @@ pub struct Session {
 impl Session {
     /// A session on the store at `root`, which is made when it does not exist.
     pub fn open(root: &Path) -> Result<Session> {
-        Ok(Session { store: Store::open(root)?, cancel: Arc::default(), inputs: Inputs::default(), ids: None, executor: None })
+        Ok(Session {
+            store: Store::open(root)?,
+            cancel: Arc::default(),
+            inputs: Inputs::default(),
+            ids: None,
+            executor: None,
+        })
     }
 
     /// Says how inputs are fetched and how large they may be; the default reaches everything, without proxies.

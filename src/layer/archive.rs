@@ -33,7 +33,8 @@ fn malformed(why: io::Error) -> Error {
 fn tar(archive: File, tree: &mut Extract) -> Result<()> {
     let stream = decompress(archive)?;
     // Headers, padding and what follows the end are read too, and bounded with the rest.
-    let most = tree.limits.bytes.saturating_add(tree.limits.entries.saturating_mul(2048)).saturating_add(1 << 20);
+    let most =
+        tree.limits.bytes.saturating_add(tree.limits.entries.saturating_mul(2048)).saturating_add(1 << 20);
     let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, Bounded { stream, left: most }));
     while let Some(member) = archive.next().map_err(malformed)? {
         let name = &member.path;
@@ -147,7 +148,8 @@ fn stated_entries(archive: &mut File) -> io::Result<u64> {
     let count = number(end + 10, 2).ok_or_else(none)?;
     let locator = end.checked_sub(20).filter(|at| tail[*at..].starts_with(b"PK\x06\x07"));
     let Some(locator) = locator.filter(|_| count == 0xffff) else { return Ok(count) };
-    let at = number(locator + 8, 8).and_then(|at| at.checked_sub(start)).and_then(|at| usize::try_from(at).ok());
+    let at =
+        number(locator + 8, 8).and_then(|at| at.checked_sub(start)).and_then(|at| usize::try_from(at).ok());
     let at = at.filter(|at| tail.get(*at..).is_some_and(|rest| rest.starts_with(b"PK\x06\x06")));
     at.and_then(|at| number(at + 32, 8)).ok_or_else(none)
 }

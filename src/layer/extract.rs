@@ -70,7 +70,13 @@ impl<'a> Extract<'a> {
         self.directory_named(name).map_err(|problem| say(problem, name))
     }
 
-    /// A file of the next `size` bytes of `data`. With an empty name it is the source itself.
+    /// The source itself, as a file of the next `size` bytes of `data`.
+    pub fn whole(&mut self, size: u64, data: &mut impl Read) -> Result<()> {
+        let at = self.at.clone();
+        self.file_at(at, false, size, data).map_err(|problem| say(problem, b"."))
+    }
+
+    /// A file of the next `size` bytes of `data`.
     pub fn file(&mut self, name: &[u8], executable: bool, size: u64, data: &mut impl Read) -> Result<()> {
         self.file_named(name, executable, size, data).map_err(|problem| say(problem, name))
     }
@@ -109,14 +115,14 @@ impl<'a> Extract<'a> {
         }
     }
 
-    fn file_named(
-        &mut self,
-        name: &[u8],
-        executable: bool,
-        size: u64,
-        data: &mut impl Read,
-    ) -> Outcome<()> {
-        let Some(path) = self.path(name, false)? else { return Ok(()) };
+    fn file_named(&mut self, name: &[u8], executable: bool, size: u64, data: &mut impl Read) -> Outcome<()> {
+        match self.path(name, false)? {
+            Some(path) => self.file_at(path, executable, size, data),
+            None => Ok(()),
+        }
+    }
+
+    fn file_at(&mut self, path: GuestPath, executable: bool, size: u64, data: &mut impl Read) -> Outcome<()> {
         self.vacant(&path, size)?;
         let kind = Kind::File { size, digest: crate::digest::ContentDigest::of(b"") };
         let entry = self.entry(path, if executable { 0o755 } else { 0o644 }, kind);
@@ -168,7 +174,8 @@ impl<'a> Extract<'a> {
             Ok(path) => path,
             Err(why) => return refused(why.to_string(), "archives of sources have plain relative names"),
         };
-        let parts: Vec<&[u8]> = whole.as_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+        let parts: Vec<&[u8]> =
+            whole.as_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
         if parts.len() <= self.strip && self.strip > 0 {
             return match directory {
                 true => Ok(None),
@@ -179,7 +186,11 @@ impl<'a> Extract<'a> {
             };
         }
         let rest = parts[self.strip..].join(&b'/');
-        if self.exclude.is_some_and(|excludes| !rest.is_empty() && excludes(&String::from_utf8_lossy(&rest))) {
+        if rest.is_empty() && !directory {
+            return refused("it would take the place of the whole source", "a source is a directory");
+        }
+        if self.exclude.is_some_and(|excludes| !rest.is_empty() && excludes(&String::from_utf8_lossy(&rest)))
+        {
             return Ok(None);
         }
         match GuestPath::from_relative(&rest) {
@@ -254,7 +265,10 @@ const RAISE_BYTES: &str = "if that is meant, raise `unpack-max-size` in the conf
 const RAISE_ENTRIES: &str = "if that is meant, raise `unpack-max-entries` in the configuration";
 
 fn twice<T>() -> Outcome<T> {
-    refused("the name is there twice", "get the archive from somewhere else, or leave the name out with `exclude`")
+    refused(
+        "the name is there twice",
+        "get the archive from somewhere else, or leave the name out with `exclude`",
+    )
 }
 
 /// The error about a name.

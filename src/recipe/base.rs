@@ -2,9 +2,9 @@
 
 use super::context::Kind;
 use super::inputs;
-use super::remote;
 use super::model::Base;
 use super::reader::{Table, Value};
+use super::remote;
 use crate::path::GuestPath;
 use crate::source::Algorithm;
 

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::source::{Algorithm, Pin};
 
 const VERSION: i64 = 1;
-const HEAD: &str = "# Written by `isolith lock`. Keep it beside its recipe, under version control.\nversion = 1\n";
+const HEAD: &str =
+    "# Written by `isolith lock`. Keep it beside its recipe, under version control.\nversion = 1\n";
 
 /// Where a pin stands in the lock file: `["base"]` or `["sources", NAME]`.
 pub type Place<'a> = [&'a str];
@@ -67,7 +68,11 @@ impl Lock {
         };
         let doc = Document::parse(text.to_string()).map_err(|why| {
             let message = format!("syntax error: {}", why.message());
-            wrong(why.span().unwrap_or(0..0), &message, "restore the lock file, or remove it and run `isolith lock`")
+            wrong(
+                why.span().unwrap_or(0..0),
+                &message,
+                "restore the lock file, or remove it and run `isolith lock`",
+            )
         })?;
         if let Some(version) = doc.get("version")
             && version.as_integer() != Some(VERSION)
@@ -118,9 +123,8 @@ impl Lock {
         };
         let mut file = tempfile::Builder::new().prefix(".lock-").tempfile_in(dir).map_err(failed)?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
-        let mode = std::fs::metadata(&self.path).map_or(0o644, |meta| {
-            std::os::unix::fs::PermissionsExt::mode(&meta.permissions())
-        });
+        let mode = std::fs::metadata(&self.path)
+            .map_or(0o644, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
         let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         file.as_file().set_permissions(mode).map_err(failed)?;
         file.persist(&self.path).map_err(|e| failed(e.error))?;
@@ -208,7 +212,8 @@ impl Lock {
                 entries.filter_map(|(_, item)| item.as_table()?.position())
             };
             let before = positions(|other, name| other < name).max();
-            let position = before.or_else(|| positions(|other, name| other > name).min().map(|next| next - 1));
+            let position =
+                before.or_else(|| positions(|other, name| other > name).min().map(|next| next - 1));
             let mut new = Table::new();
             new.set_position(position);
             new.decor_mut().set_prefix("\n");
@@ -355,9 +360,13 @@ mod tests {
         lock.set_commit(&["sources", "g"], &git("main"), &rev);
         lock.set_remote(&["sources", "u"], &remote("https://x/u"), &sha256('1'), 1);
         assert_eq!(lock.commit(&["sources", "g"], &git("main")), Locked::To(rev));
-        assert!(matches!(lock.commit(&["sources", "g"], &git("other")), Locked::Stale(was) if was.contains("main")));
+        assert!(
+            matches!(lock.commit(&["sources", "g"], &git("other")), Locked::Stale(was) if was.contains("main"))
+        );
         assert!(matches!(lock.remote(&["sources", "g"], &remote("https://x/u")), Locked::Stale(_)));
-        assert!(matches!(lock.remote(&["sources", "u"], &remote("https://x/v")), Locked::Stale(was) if was == "`https://x/u`"));
+        assert!(
+            matches!(lock.remote(&["sources", "u"], &remote("https://x/v")), Locked::Stale(was) if was == "`https://x/u`")
+        );
         assert_eq!(lock.remote(&["sources", "v"], &remote("https://x/v")), Locked::Missing);
         let mirrored = Remote { urls: vec!["https://m/u".into(), "https://x/u".into()], pin: None };
         assert_eq!(lock.remote(&["sources", "u"], &mirrored), Locked::To(sha256('1')));

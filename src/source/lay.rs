@@ -37,12 +37,11 @@ impl Lay {
     ) -> Result<LayerId> {
         let scratch = store.scratch()?;
         let tree = scratch.tree()?;
-        let patterns = Patterns::parse(
-            self.exclude.iter().map(String::as_str),
-            "the `exclude` list of the recipe",
-        )?;
+        let patterns =
+            Patterns::parse(self.exclude.iter().map(String::as_str), "the `exclude` list of the recipe")?;
         let excludes = |path: &str| patterns.excludes(path);
-        let mut extract = Extract::new(&tree, ids, &self.at, self.epoch, limits)?.strip(strip).exclude(&excludes);
+        let mut extract =
+            Extract::new(&tree, ids, &self.at, self.epoch, limits)?.strip(strip).exclude(&excludes);
         fill(&mut extract)?;
         let manifest = extract.finish()?;
         store.add_layer(&tree, &manifest)
@@ -75,6 +74,6 @@ impl Lay {
     /// Lays a file in as it is, with mode 0644.
     pub fn file(&self, store: &Store, mut file: File, ids: IdShift) -> Result<LayerId> {
         let size = file.metadata().map_err(|e| Error::io("read", Path::new("blob"), e))?.len();
-        self.layer(store, ids, 0, Limits::default(), |tree| tree.file(b"", false, size, &mut file))
+        self.layer(store, ids, 0, Limits::default(), |tree| tree.whole(size, &mut file))
     }
 }

@@ -9,7 +9,10 @@ use crate::engine::{LockChange, LockReport};
 pub(super) fn report(style: Style, report: &LockReport, cwd: &Path) -> String {
     let path = report.path.strip_prefix(cwd).unwrap_or(&report.path).display();
     if report.changes.is_empty() {
-        return format!("{path}: {}\n", if report.path.exists() { "nothing to change" } else { "nothing to pin" });
+        return format!(
+            "{path}: {}\n",
+            if report.path.exists() { "nothing to change" } else { "nothing to pin" }
+        );
     }
     let line = |LockChange { place, pin }: &LockChange| match pin {
         Some(pin) => format!("{path}: {} {place} to {pin}\n", style.green("pinned")),
@@ -24,10 +27,8 @@ mod tests {
 
     #[test]
     fn changes_and_none() {
-        let change = |pin: Option<&str>| LockChange {
-            place: "sources.src".into(),
-            pin: pin.map(String::from),
-        };
+        let change =
+            |pin: Option<&str>| LockChange { place: "sources.src".into(), pin: pin.map(String::from) };
         let changes = vec![change(Some("sha256:ab")), change(None)];
         let shown = |changes| {
             report(Style::PLAIN, &LockReport { path: "/w/a.lock".into(), changes }, Path::new("/w"))

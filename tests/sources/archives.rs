@@ -19,7 +19,13 @@ pub fn unpack(place: &Place, bytes: &[u8], strip: usize, limits: Limits) -> isol
     unpack_as(place, bytes, strip, limits, &lay(&[]))
 }
 
-fn unpack_as(place: &Place, bytes: &[u8], strip: usize, limits: Limits, lay: &Lay) -> isolith::Result<LayerId> {
+fn unpack_as(
+    place: &Place,
+    bytes: &[u8],
+    strip: usize,
+    limits: Limits,
+    lay: &Lay,
+) -> isolith::Result<LayerId> {
     let path = place.path("archive");
     std::fs::write(&path, bytes).unwrap();
     lay.archive(&place.store, File::open(&path).unwrap(), strip, limits, ids())
@@ -115,7 +121,8 @@ fn one_tree_one_layer_whoever_packed_it() {
     for entry in manifest.entries() {
         assert_eq!((entry.uid, entry.gid, entry.mtime), (0, 0, 1_700_000_000), "{entry:?}");
     }
-    let get = |path: &str| manifest.get(&GuestPath::parse(path).unwrap()).unwrap_or_else(|| panic!("no {path}"));
+    let get =
+        |path: &str| manifest.get(&GuestPath::parse(path).unwrap()).unwrap_or_else(|| panic!("no {path}"));
     assert_eq!(get("/src/in/bin/run").mode, 0o755);
     assert_eq!(get("/src/in/doc/read").mode, 0o644);
     assert!(matches!(get("/src/in/doc/again").kind, Kind::File { size: 4, .. }));

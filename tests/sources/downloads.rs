@@ -15,7 +15,12 @@ use crate::{Ears, Place};
 
 /// Short of patience.
 fn access() -> Access {
-    Access { stall: Duration::from_millis(400), pause: Duration::from_millis(5), tries: 3, ..Access::default() }
+    Access {
+        stall: Duration::from_millis(400),
+        pause: Duration::from_millis(5),
+        tries: 3,
+        ..Access::default()
+    }
 }
 
 fn pin(bytes: &[u8]) -> Pin {
@@ -74,14 +79,18 @@ fn other_bytes_than_the_pinned_ones() {
     for algorithm in Algorithm::ALL {
         let wanted = Pin::new(algorithm, &"ab".repeat(algorithm.digits() / 2)).unwrap();
         let urls = [server.url("x")];
-        let error = fails(&place, &access(), &urls, Some(&wanted), &["expected", "got", &urls[0], wanted.hex()]);
+        let error =
+            fails(&place, &access(), &urls, Some(&wanted), &["expected", "got", &urls[0], wanted.hex()]);
         assert_eq!(error.class(), Class::Recipe);
         assert!(error.hint_text().unwrap().contains("isolith lock --update"), "{error}");
     }
     // The next mirror may have the right ones.
     let good = Server::of(b"right".to_vec());
     let urls = [server.url("x"), good.url("x")];
-    assert_eq!(get(&place, &access(), &urls, Some(&pin(b"right"))).unwrap().blob, ContentDigest::of(b"right"));
+    assert_eq!(
+        get(&place, &access(), &urls, Some(&pin(b"right"))).unwrap().blob,
+        ContentDigest::of(b"right")
+    );
 }
 
 #[test]
@@ -108,7 +117,10 @@ fn without_a_pin_only_the_same_version_is_resumed() {
         let length = format!("Content-Length: {}", sent.len());
         match (asked.nth, asked.path.as_str(), asked.from) {
             (_, "/tagged", Some(from)) => {
-                assert!(asked.headers.iter().any(|h| h.eq_ignore_ascii_case("if-range: \"v1\"")), "{asked:?}");
+                assert!(
+                    asked.headers.iter().any(|h| h.eq_ignore_ascii_case("if-range: \"v1\"")),
+                    "{asked:?}"
+                );
                 rest(stream, &sent, from)
             }
             (_, "/tagged", None) => {
@@ -220,16 +232,32 @@ fn servers_that_mean_harm() {
             }),
             "limit",
         ),
-        ("says it is huge", Server::new(|_, stream| head(stream, "200 OK", &["Content-Length: 99999999999"])), "limit"),
-        ("redirects to itself", Server::new(|asked, stream| redirect(stream, &asked.path)), "redirects more than"),
+        (
+            "says it is huge",
+            Server::new(|_, stream| head(stream, "200 OK", &["Content-Length: 99999999999"])),
+            "limit",
+        ),
+        (
+            "redirects to itself",
+            Server::new(|asked, stream| redirect(stream, &asked.path)),
+            "redirects more than",
+        ),
         (
             "redirects on and on",
             Server::new(|asked, stream| redirect(stream, &format!("/{}", asked.nth))),
             "redirects more than",
         ),
-        ("redirects to a file", Server::new(|_, stream| redirect(stream, "file:///etc/passwd")), "local file"),
+        (
+            "redirects to a file",
+            Server::new(|_, stream| redirect(stream, "file:///etc/passwd")),
+            "local file",
+        ),
         ("redirects to gopher", Server::new(|_, stream| redirect(stream, "gopher://x/")), "gopher"),
-        ("redirects to nowhere", Server::new(|_, stream| head(stream, "302 Found", &["Content-Length: 0"])), "nowhere"),
+        (
+            "redirects to nowhere",
+            Server::new(|_, stream| head(stream, "302 Found", &["Content-Length: 0"])),
+            "nowhere",
+        ),
     ];
     let access = Access { max_size: 1 << 20, tries: 2, ..access() };
     for (name, server, says) in &cases {
@@ -321,11 +349,20 @@ fn mirrors_come_first_and_the_url_itself_last() {
 #[test]
 fn proxies_are_asked() {
     let place = Place::new();
-    let proxy = Server::of(b"body".to_vec());
+    let proxy = Server::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            request.push(byte[0]);
+        }
+        ok(stream, b"body")
+    });
     let proxies = Proxies { http: Some(proxy.url("")), ..Proxies::default() };
     let through = Access { proxies, ..access() };
     get(&place, &through, &["http://nowhere.invalid/x".to_string()], Some(&pin(b"body"))).unwrap();
-    assert_eq!(proxy.asked()[0].path, "http://nowhere.invalid/x");
+    assert_eq!(proxy.asked()[0].path, "nowhere.invalid:80");
 }
 
 #[test]
@@ -361,6 +398,9 @@ fn progress_is_told() {
     fetch(&place.store, &access(), &Want { what: "x", urls: &urls, pin: None }, &ears).unwrap();
     let heard = ears.heard.lock().unwrap();
     let last = heard.last().unwrap();
-    assert!(last.done && last.bytes == 100_000 && last.total == Some(100_000) && last.url == urls[0], "{last:?}");
+    assert!(
+        last.done && last.bytes == 100_000 && last.total == Some(100_000) && last.url == urls[0],
+        "{last:?}"
+    );
     assert!(!heard[0].done);
 }

@@ -1,6 +1,7 @@
 //! Git repositories, honest and not.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,8 +21,16 @@ fn git(dir: &Path, args: &[&str], input: &[u8]) -> String {
         .args(args)
         .current_dir(dir)
         .env("HOME", dir)
-        .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@b"), ("GIT_AUTHOR_DATE", "1 +0000")])
-        .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@b"), ("GIT_COMMITTER_DATE", "1 +0000")])
+        .envs([
+            ("GIT_AUTHOR_NAME", "a"),
+            ("GIT_AUTHOR_EMAIL", "a@b"),
+            ("GIT_AUTHOR_DATE", "1700000000 +0000"),
+        ])
+        .envs([
+            ("GIT_COMMITTER_NAME", "a"),
+            ("GIT_COMMITTER_EMAIL", "a@b"),
+            ("GIT_COMMITTER_DATE", "1700000000 +0000"),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -40,17 +49,23 @@ fn repository(place: &Place, name: &str) -> PathBuf {
     git(&dir, &["init", "--quiet"], b"");
     std::fs::write(dir.join("d/one"), format!("$Id$ {name}\n")).unwrap();
     std::fs::write(dir.join("run"), "#!/bin/sh\n").unwrap();
-    git(&dir, &["add", "."], b"");
-    git(&dir, &["update-index", "--chmod=+x", "run"], b"");
+    std::fs::set_permissions(dir.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink("d/one", dir.join("link")).unwrap();
-    std::fs::write(dir.join(".gitattributes"), "d/one text eol=crlf ident export-subst\nrun export-ignore\n").unwrap();
+    std::fs::write(dir.join(".gitattributes"), "d/one text eol=crlf ident export-subst\nrun export-ignore\n")
+        .unwrap();
     git(&dir, &["add", "."], b"");
     git(&dir, &["commit", "--quiet", "-m", "one"], b"");
     git(&dir, &["tag", "-a", "v1", "-m", "v1"], b"");
     dir
 }
 
-fn fetch_with(place: &Place, access: &Access, url: &str, commit: &str, submodules: bool) -> Result<LayerId, Error> {
+fn fetch_with(
+    place: &Place,
+    access: &Access,
+    url: &str,
+    commit: &str,
+    submodules: bool,
+) -> Result<LayerId, Error> {
     let ears = Ears::default();
     let limits = Limits { bytes: 1 << 20, entries: 200 };
     let fetcher = Fetcher { store: &place.store, access, watch: &ears, what: "source `src`", limits };
@@ -103,7 +118,8 @@ fn tags_and_branches_are_resolved() {
     let error = find("heads", "other").unwrap_err();
     assert!(error.to_string().contains("no branch `other`") && error.hint_text().is_some(), "{error}");
     let offline = Access { offline: true, ..Access::default() };
-    let error = resolve(&offline, &ears, "source `src`", "https://example.org/x", "heads", "main").unwrap_err();
+    let error =
+        resolve(&offline, &ears, "source `src`", "https://example.org/x", "heads", "main").unwrap_err();
     assert!(error.to_string().contains("offline"), "{error}");
     let hosts = Access { allowed_hosts: Some(vec!["example.org".into()]), ..Access::default() };
     for url in ["https://other.org/x", "git@other.org:x", "ssh://git@other.org:22/x"] {
@@ -126,7 +142,10 @@ fn an_old_commit_and_one_that_is_not_there() {
     let error = fetch(&place, &dir, &"1".repeat(40), false).unwrap_err();
     assert!(error.hint_text().is_some(), "{error}");
     let error = fetch(&place, &place.path("nowhere"), &new, false).unwrap_err();
-    assert!(error.to_string().contains("cannot fetch source `src`") && error.hint_text().is_some(), "{error}");
+    assert!(
+        error.to_string().contains("cannot fetch source `src`") && error.hint_text().is_some(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -142,7 +161,10 @@ fn submodules_are_laid_in_at_their_commits() {
     git(&inner, &["commit", "--quiet", "-m", "later"], b"");
     let with = fetch(&place, &outer, &commit, true).unwrap();
     let all = paths(&place, &with);
-    assert!(all.contains(&"/mods/in/d/one".to_string()) && !all.contains(&"/mods/in/later".to_string()), "{all:?}");
+    assert!(
+        all.contains(&"/mods/in/d/one".to_string()) && !all.contains(&"/mods/in/later".to_string()),
+        "{all:?}"
+    );
     assert!(!all.iter().any(|path| path.ends_with("/.git")), "{all:?}");
     let without = fetch(&place, &outer, &commit, false).unwrap();
     let all = paths(&place, &without);
@@ -179,7 +201,11 @@ fn repositories_that_mean_harm() {
         &["hash-object", "-w", "--stdin"],
         b"[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c touch% /tmp/isolith-evil\n",
     );
-    let option = git(&dir, &["hash-object", "-w", "--stdin"], b"[submodule \"x\"]\n\tpath = x\n\turl = --upload-pack=touch\n");
+    let option = git(
+        &dir,
+        &["hash-object", "-w", "--stdin"],
+        b"[submodule \"x\"]\n\tpath = x\n\turl = --upload-pack=touch\n",
+    );
     let cases = [
         ("..", tree(&dir, &[("40000", "..", &sub)])),
         (".. as a file", file("..")),
@@ -197,14 +223,24 @@ fn repositories_that_mean_harm() {
         ("a tree that is a blob", tree(&dir, &[("40000", "a", &blob)])),
         ("a blob that is a tree", tree(&dir, &[("100644", "a", &sub)])),
         ("too many files", wide),
-        ("a submodule that runs a program", tree(&dir, &[("100644", ".gitmodules", &modules), ("160000", "x", &"1".repeat(40))])),
-        ("a submodule that is an option", tree(&dir, &[("100644", ".gitmodules", &option), ("160000", "x", &"1".repeat(40))])),
+        (
+            "a submodule that runs a program",
+            tree(&dir, &[("100644", ".gitmodules", &modules), ("160000", "x", &"1".repeat(40))]),
+        ),
+        (
+            "a submodule that is an option",
+            tree(&dir, &[("100644", ".gitmodules", &option), ("160000", "x", &"1".repeat(40))]),
+        ),
         ("a submodule without a place", tree(&dir, &[("160000", "x", &"1".repeat(40))])),
-        ("modules by a symlink", tree(&dir, &[("120000", ".gitmodules", &modules), ("160000", "x", &"1".repeat(40))])),
+        (
+            "modules by a symlink",
+            tree(&dir, &[("120000", ".gitmodules", &modules), ("160000", "x", &"1".repeat(40))]),
+        ),
     ];
     for (name, tree) in cases {
         let text = format!("tree {tree}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\n{name}\n");
-        let commit = git(&dir, &["hash-object", "-t", "commit", "-w", "--stdin", "--literally"], text.as_bytes());
+        let commit =
+            git(&dir, &["hash-object", "-t", "commit", "-w", "--stdin", "--literally"], text.as_bytes());
         let id = fetch(&place, &dir, &commit, true);
         let error = id.expect_err(name);
         assert!(error.to_string().len() > 20, "{name}: {error}");

@@ -209,7 +209,10 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("a fifo", tar(&[member("fifo", b'6')])),
         ("an unknown kind", tar(&[member("odd", b'Z')])),
         ("a sparse file", tar(&[Raw { size: Some(b"77777777777\0".to_vec()), ..member("sparse", b'S') }])),
-        ("a huge sparse file by pax", tar(&[with(b'x', pax("GNU.sparse.realsize", b"99999999999999")), file("s")])),
+        (
+            "a huge sparse file by pax",
+            tar(&[with(b'x', pax("GNU.sparse.realsize", b"99999999999999")), file("s")]),
+        ),
         ("a file twice", tar(&[file("a"), file("a")])),
         ("a file twice, written otherwise", tar(&[file("a/b"), file("./a//b")])),
         ("a directory over a file", tar(&[file("a"), dir("a")])),
@@ -234,10 +237,17 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("a malformed pax record", tar(&[with(b'x', "99 path=x\n"), file("a")])),
         ("a huge pax header", tar(&[with(b'x', pax("comment", &vec![b'x'; 2 << 20])), file("a")])),
         ("pax headers without end", tar(&repeat(|_| with(b'x', pax("comment", &[b'x'; 500_000])), 30))),
-        ("global headers without end", tar(&repeat(|n| with(b'g', pax(&format!("c{n}"), &[b'x'; 50_000])), 30))),
+        (
+            "global headers without end",
+            tar(&repeat(|n| with(b'g', pax(&format!("c{n}"), &[b'x'; 50_000])), 30)),
+        ),
         ("too many names", tar(&repeat(|n| file(&n.to_string()), 1001))),
         ("too many implied directories", tar(&repeat(|n| file(&format!("{n}/f")), 600))),
-        ("copies that add up", tar(&[vec![Raw { data: big.clone(), ..file("a") }], repeat(|n| hard(&n.to_string(), "a"), 9)].concat())),
+        (
+            "copies that add up",
+            tar(&[vec![Raw { data: big.clone(), ..file("a") }], repeat(|n| hard(&n.to_string(), "a"), 9)]
+                .concat()),
+        ),
         ("a bomb", zeros(&block(&Raw { size: Some(b"00400000000\0".to_vec()), ..file("a") })[..512])),
         ("a bomb in what is behind the end", zeros(&tar(&[file("a")]))),
         ("gzip with a wrong sum", flipped(gzip(&noise()), 6)),
@@ -258,8 +268,14 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("zip: a name with .. inside", zip("a/../../evil")),
         ("zip: an absolute name", zip("/tmp/isolith-evil")),
         ("zip: below a symlink", zip_of(&[("a", 0o120_777, b"/tmp"), ("a/evil", 0o100_644, b"x")])),
-        ("zip: a name twice", edited(zip_of(&[("aa", 0o100_644, b"1"), ("bb", 0o100_644, b"2")]), b"bb", b"aa")),
-        ("zip: a name twice, written otherwise", zip_of(&[("a//b", 0o100_644, b"1"), ("a/b", 0o100_644, b"2")])),
+        (
+            "zip: a name twice",
+            edited(zip_of(&[("aa", 0o100_644, b"1"), ("bb", 0o100_644, b"2")]), b"bb", b"aa"),
+        ),
+        (
+            "zip: a name twice, written otherwise",
+            zip_of(&[("a//b", 0o100_644, b"1"), ("a/b", 0o100_644, b"2")]),
+        ),
         ("zip: other data than the sum", edited(zip("a"), b"data", b"dxta")),
         ("zip: cut off", half(zip_of(&[("a", 0o100_644, &big)]))),
         ("zip: a device", central(zip("a"), 38, &[0, 0, 0xa4, 0x21])),

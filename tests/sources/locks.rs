@@ -33,17 +33,30 @@ fn lock(world: &World, args: &[&str]) -> crate::common::Run {
 #[test]
 fn the_first_build_pins_and_the_next_ones_keep_to_it() {
     each_mode(|world| {
-        let server = Server::new(|asked, stream| ok(stream, &archive(if asked.nth == 0 { "one\n" } else { "two\n" })));
+        let server =
+            Server::new(|asked, stream| ok(stream, &archive(if asked.nth == 0 { "one\n" } else { "two\n" })));
         recipe(world, &server.url("x.tar"), "");
         let locked = world.build_recipe("recipe.toml", &["--locked"]);
         assert_eq!(locked.run.code, 3, "{}", locked.run);
-        assert!(locked.run.stderr.contains("source `src`") && locked.run.stderr.contains("isolith lock"), "{}", locked.run);
+        assert!(
+            locked.run.stderr.contains("source `src`") && locked.run.stderr.contains("isolith lock"),
+            "{}",
+            locked.run
+        );
         assert_eq!(server.asked().len(), 0);
 
         let first = world.build().ok();
         assert_eq!(first.log("look")[0], "one");
-        assert!(first.log("look").iter().any(|line| line.starts_with("-rw-r--r--")), "{:?}", first.log("look"));
-        assert!(first.events.iter().any(|event| event["event"] == "fetching" && event["done"] == true), "{}", first.run);
+        assert!(
+            first.log("look").iter().any(|line| line.starts_with("-rw-r--r--")),
+            "{:?}",
+            first.log("look")
+        );
+        assert!(
+            first.events.iter().any(|event| event["event"] == "fetching" && event["done"] == true),
+            "{}",
+            first.run
+        );
         let pinned = lock_of(world);
         assert!(pinned.contains("[sources.src]") && pinned.contains("sha256 = "), "{pinned}");
 
@@ -111,7 +124,11 @@ fn a_source_is_unpacked_once_whatever_else_changes() {
     // Without the archive nothing can be unpacked again.
     std::fs::remove_dir_all(&blobs).unwrap();
     world.write("extra/file", "x");
-    recipe(world, &server.url("a.tar"), "[sources.extra]\npath = \"extra\"\nunpack = \"/extra\"\n[[step]]\nname = \"more\"\nrun = \"true\"\n");
+    recipe(
+        world,
+        &server.url("a.tar"),
+        "[sources.extra]\npath = \"extra\"\nunpack = \"/extra\"\n[[step]]\nname = \"more\"\nrun = \"true\"\n",
+    );
     world.build_recipe("recipe.toml", &["--offline"]).ok();
     assert_eq!(server.asked().len(), 1);
 }

@@ -26,7 +26,9 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Server {
+    pub fn new(
+        answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
@@ -37,7 +39,8 @@ impl Server {
                 if ends.load(Ordering::SeqCst) {
                     return;
                 }
-                let (mut stream, notes, answer, count) = (stream.unwrap(), notes.clone(), answer.clone(), count.clone());
+                let (mut stream, notes, answer, count) =
+                    (stream.unwrap(), notes.clone(), answer.clone(), count.clone());
                 // Connections end with the client's, or after a while.
                 stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
                 std::thread::spawn(move || {

@@ -3,6 +3,7 @@
 //! Certificates are read when the first `https:` URL is asked for, and not before: a build that fetches nothing
 //! does not pay for them.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,6 +71,8 @@ fn while_wanted<T>(agent: &Agent, watch: &dyn Watch, work: impl FnOnce() -> T) -
         let result = work();
         done.store(true, Ordering::Release);
         guard.thread().unpark();
+        // Joined, not only done: who comes next may need a process with a single thread.
+        let _ = guard.join();
         result
     })
 }
@@ -108,7 +111,9 @@ fn ask(
             };
             if offset == 0 || start != Some(offset) {
                 receiver.restart()?;
-                return Err(Trouble::Passing("it answers with another part of the file than was asked for".into()));
+                return Err(Trouble::Passing(
+                    "it answers with another part of the file than was asked for".into(),
+                ));
             }
             receiver.resume();
             total.parse().ok().or_else(|| length(&response).map(|rest| offset + rest))
@@ -136,8 +141,20 @@ fn ask(
     };
     // One more than may come, so that it is noticed there.
     let limit = access.max_size.saturating_add(1);
-    let mut body = response.into_body().into_with_config().limit(limit).reader();
+    let mut body = Patient(response.into_body().into_with_config().limit(limit).reader());
     receiver.take(&mut body, total, access, url.as_str(), watch).map(|()| None)
+}
+
+/// Tells a timeout by its kind.
+struct Patient<R>(R);
+
+impl<R: Read> Read for Patient<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer).map_err(|why| match why.get_ref().and_then(|why| why.downcast_ref()) {
+            Some(ureq::Error::Timeout(_)) => std::io::ErrorKind::TimedOut.into(),
+            _ => why,
+        })
+    }
 }
 
 fn length(response: &Response<Body>) -> Option<u64> {

@@ -8,8 +8,8 @@ mod receive;
 use std::fs::File;
 use std::time::Duration;
 
-pub use access::{Access, Proxies};
 use access::Candidate;
+pub use access::{Access, Proxies};
 use receive::Receiver;
 
 use super::{Algorithm, Pin, Url};
@@ -68,10 +68,7 @@ enum Trouble {
     /// It will not.
     Final(String),
     /// The bytes are others than the pinned ones.
-    Mismatch {
-        expected: Pin,
-        got: Pin,
-    },
+    Mismatch { expected: Pin, got: Pin },
     /// Not the server's fault.
     Ours(Error),
 }
@@ -129,12 +126,7 @@ pub fn open(store: &Store, pin: &Pin) -> Result<Option<File>> {
 }
 
 /// Tries one URL as often as it is worth it.
-fn try_one(
-    access: &Access,
-    url: &Url,
-    receiver: &mut Receiver,
-    watch: &dyn Watch,
-) -> Result<(), Trouble> {
+fn try_one(access: &Access, url: &Url, receiver: &mut Receiver, watch: &dyn Watch) -> Result<(), Trouble> {
     let mut pause = access.pause;
     let mut tries = access.tries.max(1);
     loop {
@@ -205,7 +197,10 @@ fn failed(access: &Access, want: &Want, troubles: Vec<(String, Trouble)>) -> Err
     }
     let hint = if access.offline {
         "run once without `--offline` (and without `offline = true` in the configuration) to fetch it"
-    } else if troubles.iter().any(|(_, trouble)| matches!(trouble, Trouble::Final(why) if why.contains("allowed-hosts"))) {
+    } else if troubles
+        .iter()
+        .any(|(_, trouble)| matches!(trouble, Trouble::Final(why) if why.contains("allowed-hosts")))
+    {
         "add the host to `allowed-hosts`, or a mirror under `[mirrors]`, in the configuration"
     } else {
         "check the URL and the network (proxies come from http_proxy, https_proxy and no_proxy), or name a mirror"

@@ -102,7 +102,9 @@ impl<'a> Receiver<'a> {
             if self.bytes + n as u64 > limit {
                 return Err(too_large("more bytes than that"));
             }
-            self.file.write_all(&buffer[..n]).map_err(|e| Trouble::Ours(Error::io("write", &self.path, e)))?;
+            self.file
+                .write_all(&buffer[..n])
+                .map_err(|e| Trouble::Ours(Error::io("write", &self.path, e)))?;
             self.sums.update(&buffer[..n]);
             self.bytes += n as u64;
             came += n as u64;
@@ -148,7 +150,11 @@ impl<'a> Receiver<'a> {
         let (blake3, sha256) = (self.sum(Algorithm::Blake3)?, self.sum(Algorithm::Sha256)?);
         let blob = blake3.hex().parse().map_err(|e| Error::machine("a digest is none").because(e))?;
         let other = self.pin.filter(|pin| pin.algorithm() == Algorithm::Sha512);
-        store.add_blob(&self.path, &blob, [Some(&sha256), other].into_iter().flatten().map(Pin::to_string))?;
+        store.add_blob(
+            &self.path,
+            &blob,
+            [Some(&sha256), other].into_iter().flatten().map(Pin::to_string),
+        )?;
         drop(self.scratch);
         Ok(Fetched { blob, pin: self.pin.cloned().unwrap_or(sha256), size: self.bytes })
     }

@@ -58,7 +58,16 @@ impl<'a> Git<'a> {
             .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0", "-c", "fetch.unpackLimit=1"])
+            .args([
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "core.fsmonitor=false",
+                "-c",
+                "gc.auto=0",
+                "-c",
+                "fetch.unpackLimit=1",
+            ])
             .args(["-c", "http.lowSpeedLimit=64", "-c"])
             .arg(format!("http.lowSpeedTime={}", self.access.stall.as_secs().max(1)));
         if let Some(repository) = &self.repository {
@@ -101,7 +110,8 @@ impl<'a> Git<'a> {
     }
 
     fn run(&self, args: &[&str], input: &[u8], fetch: Option<&str>) -> Result<String> {
-        let temp = || tempfile::tempfile().map_err(|e| Error::machine("cannot make a temporary file").because(e));
+        let temp =
+            || tempfile::tempfile().map_err(|e| Error::machine("cannot make a temporary file").because(e));
         let read = |mut file: std::fs::File| -> String {
             let mut text = Vec::new();
             let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(1 << 20).read_to_end(&mut text));
@@ -163,7 +173,10 @@ impl<'a> Git<'a> {
                 told = Some(Instant::now());
                 if self.tell(url, began, false) > self.access.max_size {
                     let what = format!("`{url}` has more than {} bytes", self.access.max_size);
-                    return stop(child, Error::machine(what).hint("if that is meant, raise `fetch-max-size`"));
+                    return stop(
+                        child,
+                        Error::machine(what).hint("if that is meant, raise `fetch-max-size`"),
+                    );
                 }
             }
             std::thread::sleep(LOOK);
@@ -174,7 +187,8 @@ impl<'a> Git<'a> {
     fn tell(&self, url: &str, began: Instant, done: bool) -> u64 {
         let packs = self.repository.as_ref().map(|dir| dir.join("objects/pack"));
         let files = packs.and_then(|dir| std::fs::read_dir(dir).ok());
-        let bytes = files.into_iter().flatten().flatten().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let bytes =
+            files.into_iter().flatten().flatten().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let millis = began.elapsed().as_millis().max(1) as u64;
         let rate = u64::saturating_mul(bytes, 1000) / millis;
         self.watch.progress(Progress { url: url.to_string(), bytes, total: None, rate, done });

@@ -34,7 +34,14 @@ pub struct Fetcher<'a> {
 }
 
 /// The commit that a branch (`kind` is `heads`) or tag (`tags`) names now, as 40 or 64 hexadecimal digits.
-pub fn resolve(access: &Access, watch: &dyn Watch, what: &str, url: &str, kind: &str, name: &str) -> Result<String> {
+pub fn resolve(
+    access: &Access,
+    watch: &dyn Watch,
+    what: &str,
+    url: &str,
+    kind: &str,
+    name: &str,
+) -> Result<String> {
     let full = format!("refs/{kind}/{name}");
     let mut last = None;
     for url in reachable(access, what, url)? {
@@ -48,8 +55,10 @@ pub fn resolve(access: &Access, watch: &dyn Watch, what: &str, url: &str, kind: 
                 // An annotated tag is an object of its own; what it is peeled to is the commit.
                 let Some((rev, _)) = find(&peeled).or_else(|| find(&full)) else {
                     let kind = if kind == "tags" { "tag" } else { "branch" };
-                    return Err(Error::recipe(format!("`{url}` has no {kind} `{name}`, which {what} asks for"))
-                        .hint(format!("`git ls-remote {url}` lists what it has")));
+                    return Err(Error::recipe(format!(
+                        "`{url}` has no {kind} `{name}`, which {what} asks for"
+                    ))
+                    .hint(format!("`git ls-remote {url}` lists what it has")));
                 };
                 if !object::is_id(rev) {
                     return Err(Error::machine(format!("`{url}` says that `{name}` is `{rev}`")));
@@ -84,7 +93,8 @@ impl Fetcher<'_> {
             let mirror = self.with_commit(url, commit)?;
             let git = Git::new(self.access, self.watch).at(&mirror.path);
             let mut objects = Objects::open(git.batch()?)?;
-            let mut walk = tree::Walk { objects: &mut objects, tree, limits: self.limits, seen, links: Vec::new() };
+            let mut walk =
+                tree::Walk { objects: &mut objects, tree, limits: self.limits, seen, links: Vec::new() };
             walk.commit(commit, below, submodules)?;
             let links = std::mem::take(&mut walk.links);
             if links.is_empty() {
@@ -160,15 +170,17 @@ impl Fetcher<'_> {
         git.fetch(&all, url).map_err(|second| first.err().unwrap_or(second))?;
         match git.has(commit) {
             true => Ok(()),
-            false => Err(Error::recipe(format!("`{url}` does not have the commit {commit}"))
-                .hint("if its history was rewritten, pin another commit (`isolith lock --update` for a branch)")),
+            false => Err(Error::recipe(format!("`{url}` does not have the commit {commit}")).hint(
+                "if its history was rewritten, pin another commit (`isolith lock --update` for a branch)",
+            )),
         }
     }
 }
 
 fn path_text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
-        Error::machine(format!("`{}` is not UTF-8", path.display())).hint("put the store elsewhere with `--store`")
+        Error::machine(format!("`{}` is not UTF-8", path.display()))
+            .hint("put the store elsewhere with `--store`")
     })
 }
 
@@ -204,7 +216,9 @@ fn reachable(access: &Access, what: &str, url: &str) -> Result<Vec<String>> {
         return Ok(may);
     }
     let hint = match access.offline {
-        true => "run once without `--offline` (and without `offline = true` in the configuration) to fetch it",
+        true => {
+            "run once without `--offline` (and without `offline = true` in the configuration) to fetch it"
+        }
         false => "add the host to `allowed-hosts`, or a mirror under `[mirrors]`, in the configuration",
     };
     Err(Error::machine(format!("cannot fetch {what}")).because(refused.join("; ")).hint(hint))

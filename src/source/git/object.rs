@@ -60,7 +60,9 @@ impl Objects {
         };
         let Some(size) = size else {
             let what = format!("the repository does not have the {kind} {id}: git says `{}`", text.trim());
-            return Err(Error::machine(what).hint("the repository is not whole; fetch it from somewhere else"));
+            return Err(
+                Error::machine(what).hint("the repository is not whole; fetch it from somewhere else")
+            );
         };
         let head = format!("{kind} {size}\0");
         let mut hash = match id.len() {
@@ -78,7 +80,9 @@ impl Objects {
             return Err(Error::machine(format!("the {kind} {id} has {} bytes", object.size)));
         }
         let mut bytes = Vec::new();
-        object.read_to_end(&mut bytes).map_err(|why| Error::machine(format!("cannot read {kind} {id}")).because(why))?;
+        object
+            .read_to_end(&mut bytes)
+            .map_err(|why| Error::machine(format!("cannot read {kind} {id}")).because(why))?;
         object.finish()?;
         Ok(bytes)
     }

@@ -1,9 +1,9 @@
 //! Submodules: `.gitmodules` says where each path's repository is.
 
 use super::command::Git;
+use super::is_local;
 use super::object::Objects;
 use super::tree::{Link, entries, root_of};
-use super::is_local;
 use crate::error::{Error, Result};
 
 /// A submodule to lay in.
@@ -25,7 +25,9 @@ pub(super) fn read(git: &Git, objects: &mut Objects, commit: &str) -> Result<Vec
     let list = git.text_of(&["config", "--null", "--file", "-", "--list"], &text)?;
     let mut found: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     for (key, value) in list.split('\0').filter_map(|item| item.split_once('\n')) {
-        let Some((name, what)) = key.strip_prefix("submodule.").and_then(|key| key.rsplit_once('.')) else { continue };
+        let Some((name, what)) = key.strip_prefix("submodule.").and_then(|key| key.rsplit_once('.')) else {
+            continue;
+        };
         if !found.iter().any(|(known, ..)| known == name) {
             found.push((name.to_string(), None, None));
         }
@@ -54,11 +56,10 @@ pub(super) fn pair(
             return Err(Error::recipe(format!("`.gitmodules` of {what} does not say where `{shown}` is"))
                 .hint("leave `submodules` out, or use a commit in which it does"));
         };
-        let url = absolute(url, parent)
-            .ok_or_else(|| {
-                Error::recipe(format!("the submodule `{shown}` of {what} is at `{url}`, which is not followed"))
-                    .hint("only https, http, ssh and git URLs are, and local ones in local repositories")
-            })?;
+        let url = absolute(url, parent).ok_or_else(|| {
+            Error::recipe(format!("the submodule `{shown}` of {what} is at `{url}`, which is not followed"))
+                .hint("only https, http, ssh and git URLs are, and local ones in local repositories")
+        })?;
         Ok(Submodule { path: link.path, url, commit: link.commit })
     };
     links.into_iter().map(find).collect()
@@ -100,9 +101,11 @@ fn is_safe(url: &str, parent: &str) -> bool {
             None if is_local(url) => is_local(parent),
             // user@host:path
             None => {
-                !url.starts_with('-') && !url.contains("::") && url.find(':').is_some_and(|at| {
-                    at > 0 && url[..at].contains('@') && !url[..at].contains('/')
-                })
+                !url.starts_with('-')
+                    && !url.contains("::")
+                    && url
+                        .find(':')
+                        .is_some_and(|at| at > 0 && url[..at].contains('@') && !url[..at].contains('/'))
             }
         }
 }

@@ -43,8 +43,11 @@ impl Walk<'_, '_, '_> {
                 }
                 *self.seen += 1;
                 if *self.seen > self.limits.entries {
-                    return Err(refused(&inner, &format!("there are more than {} names", self.limits.entries))
-                        .hint("if that is meant, raise `unpack-max-entries` in the configuration"));
+                    return Err(refused(
+                        &inner,
+                        &format!("there are more than {} names", self.limits.entries),
+                    )
+                    .hint("if that is meant, raise `unpack-max-entries` in the configuration"));
                 }
                 let whole = join(below, &inner);
                 match entry.mode {

@@ -23,7 +23,9 @@ impl Plain {
     pub(super) fn line(&self, event: &Event) -> Option<String> {
         let tag = |step: &str| self.style.dim(&format!("[{step}]"));
         Some(match event {
-            Event::Planned { .. } | Event::Finished { .. } | Event::Fetching { done: false, .. } => return None,
+            Event::Planned { .. } | Event::Finished { .. } | Event::Fetching { done: false, .. } => {
+                return None;
+            }
             Event::Fetching { what, bytes, rate, .. } => {
                 format!("{} {what}: {}", self.style.green("fetched"), amount(*bytes, *rate))
             }
