@@ -12,7 +12,7 @@ use isolith::path::GuestPath;
 use tar::{EntryType, Header};
 
 fn ids() -> IdShift {
-    IdShift { offset: rustix::process::geteuid().as_raw() }
+    IdShift::by(rustix::process::geteuid().as_raw())
 }
 
 fn is_root() -> bool {
@@ -446,7 +446,7 @@ fn devices_and_capabilities() {
     let layers: Vec<_> = [0, 300_000]
         .map(|offset| {
             let dest = tempfile::tempdir().unwrap();
-            let ids = IdShift { offset };
+            let ids = IdShift::by(offset);
             let layer = unpack(&archive[..], dest.path(), ids).unwrap();
             verify(&layer, dest.path(), ids).unwrap();
             assert_eq!(std::fs::metadata(dest.path().join("null")).unwrap().uid(), 5 + offset);

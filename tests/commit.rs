@@ -17,7 +17,7 @@ fn is_root() -> bool {
 }
 
 fn ids() -> IdShift {
-    IdShift { offset: rustix::process::geteuid().as_raw() }
+    IdShift::by(rustix::process::geteuid().as_raw())
 }
 
 /// A shell function: `xattr set|del PATH NAME [VALUE]`, `xattr list`.

@@ -629,6 +629,9 @@ fn device_nodes() {
 #[test]
 fn setuid_programs_give_nothing() {
     each_mode(|world| {
+        if world.mode.single {
+            return; // There is no other user that a program could set.
+        }
         world.recipe(
             "[[step]]\nname = \"make\"\nrun = 'cp /bin/probe /bin/root-probe; chmod 4755 /bin/root-probe; cp /bin/busybox /bin/super; chmod 6755 /bin/super'\n\
              [[step]]\nname = \"escape\"\nuser = \"1000:1000\"\nrun = '/bin/root-probe become 0 || true; /bin/root-probe become 1000'\n",
@@ -651,6 +654,11 @@ fn setuid_files_in_the_store_belong_to_nobody_of_this_machine() {
         let passwd = fs::read_to_string("/etc/passwd").unwrap();
         for path in text.lines() {
             let uid = fs::symlink_metadata(path).unwrap().uid();
+            if world.mode.single {
+                // They are the caller's own: what protects them is that nobody else gets there.
+                assert_eq!(fs::metadata(world.store()).unwrap().permissions().mode() & 0o077, 0);
+                continue;
+            }
             let known = passwd.lines().any(|line| line.split(':').nth(2) == Some(&uid.to_string()));
             assert!(!known && uid != world.mode.uid, "{path} belongs to {uid} ({})", world.mode.name);
         }

@@ -54,7 +54,7 @@ impl Contents {
 /// Guest root's id on disk: the caller's own, or one that is nobody's.
 fn ids() -> IdShift {
     let euid = rustix::process::geteuid().as_raw();
-    IdShift { offset: if euid == 0 { 0x6FFF_0000 } else { euid } }
+    IdShift::by(if euid == 0 { 0x6FFF_0000 } else { euid })
 }
 
 /// One of each kind, with awkward modes and names.

@@ -267,7 +267,7 @@ fn fill(root: &Path) {
     assert_eq!(store.read_log(&key).unwrap().unwrap(), b"fits");
     // The space is free again.
     store.put_note("kind", "key", &vec![1; 20_000]).unwrap();
-    assert_eq!(store.fsck(isolith::layer::IdShift { offset: 0 }).unwrap(), []);
+    assert_eq!(store.fsck(isolith::layer::IdShift::by(0)).unwrap(), []);
     println!("whole");
 }
 

@@ -89,9 +89,13 @@ fn a_layer_of_foreign_ids_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let id = add_layer(&store, "file", b"content");
-    let others = isolith::layer::IdShift { offset: ids().offset + 100_000 };
+    let others = isolith::layer::IdShift::by(ids().offset + 100_000);
     assert!(!store.ready(&id, others).unwrap());
     assert_eq!(store.presence(&id), Presence::Missing);
+    // Nor is one with an id for every owner where owners are recorded.
+    let id = add_layer(&store, "file", b"content");
+    assert!(store.ready(&id, ids()).unwrap());
+    assert!(!store.ready(&id, isolith::layer::IdShift::recorded(0)).unwrap());
 }
 
 #[test]

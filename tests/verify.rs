@@ -10,7 +10,7 @@ use isolith::path::GuestPath;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
 fn ids() -> IdShift {
-    IdShift { offset: rustix::process::geteuid().as_raw() }
+    IdShift::by(rustix::process::geteuid().as_raw())
 }
 
 fn set(path: &Path, name: &str, value: &[u8]) {
@@ -76,7 +76,7 @@ fn a_device_or_a_foreign_owner_is_an_error() {
         // Only root can make either. Seen from another range, though, all of our files have foreign owners.
         let fs = upper();
         std::fs::write(fs.path().join("f"), "").unwrap();
-        let ids = IdShift { offset: ids().offset + 1 };
+        let ids = IdShift::by(ids().offset + 1);
         commit(fs.path(), &View::default(), 1, ids).unwrap_err();
         return;
     }
@@ -110,7 +110,7 @@ fn ids_of_a_range_are_guest_ids_in_the_layer() {
         };
         set(&file, "system.posix_acl_access", &acl(offset + 7));
         chown(fs.path(), Some(offset), Some(offset)).unwrap();
-        let layer = commit(fs.path(), &View::default(), 1, IdShift { offset }).unwrap();
+        let layer = commit(fs.path(), &View::default(), 1, IdShift::by(offset)).unwrap();
         let entry = &layer.entries()[1];
         assert_eq!((entry.uid, entry.gid, entry.mode), (12, 34, 0o444));
         assert_eq!(entry.xattrs[&b"system.posix_acl_access".to_vec()], acl(7));

@@ -198,12 +198,15 @@ fn a_step_that_fails_only_under_a_variation_is_a_difference() {
     if !has_cpus() {
         return;
     }
-    let world = world();
-    world.recipe("[[step]]\nname = \"picky\"\nrun = 'test $(nproc) -gt 1 || { echo too few cpus; exit 3; }; echo > /x'\n");
-    let found = verify(&world, "recipe.toml", &["--vary", "cpus,aslr", "--bisect"], 4);
-    assert_eq!(found["rounds"][1]["failed"], "picky");
-    assert_eq!(found["bisect"][0]["variations"], serde_json::json!(["cpus"]));
-    assert_eq!(found["steps"][0]["log"], serde_json::json!(["[picky] too few cpus"]));
+    each_mode(|world| {
+        world.recipe(
+            "[[step]]\nname = \"picky\"\nrun = 'test $(nproc) -gt 1 || { echo too few cpus; exit 3; }; echo > /x'\n",
+        );
+        let found = verify(world, "recipe.toml", &["--vary", "cpus,aslr,file-system", "--bisect"], 4);
+        assert_eq!(found["rounds"][1]["failed"], "picky");
+        assert_eq!(found["bisect"][0]["variations"], serde_json::json!(["cpus"]));
+        assert_eq!(found["steps"][0]["log"], serde_json::json!(["[picky] too few cpus"]));
+    });
 }
 
 #[test]

@@ -27,8 +27,9 @@ fn verify(name: &str, code: i32) -> Value {
 /// It is found, needs no more than these variations to show, and this is its likely cause.
 fn found(name: &str, variations: &[&str], cause: &str, path: &str) {
     let found = verify(name, 4);
+    let [smallest] = &found["bisect"].as_array().unwrap()[..] else { panic!("not one set: {found:#}") };
     let smallest: Vec<&str> =
-        found["bisect"]["variations"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        smallest["variations"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(smallest, variations, "{found:#}");
     let paths = found["steps"][0]["paths"].as_array().unwrap();
     let [differing] = &paths[..] else { panic!("not one path: {paths:#?}") };
@@ -66,6 +67,8 @@ defects! {
     gzip: found("gzip", NONE, "gzip header time", "/out/file.gz");
     aslr: found("aslr", &["aslr"], "memory address (ASLR)", "/out/report");
     tmpname: found("tmpname", NONE, "temporary name", "/out/object.o");
+
+    dirsize: found("dirsize", &["file-system"], "inode number or disk layout", "/out/list");
 
     umask: removed("umask", &["umask"]);
     locale: removed("locale", &["environment"]);

@@ -8,6 +8,8 @@
 #   cache/toolchain.tar     the packages in `packages` and all they depend on, unpacked over one another
 #   cache/toolchain.list    their names, versions and digests
 #   cache/PACKAGE.tar       upstream's sources as Debian has them; the digests are in `sources`
+#
+# Exit code 3: the package sources do not answer, or have other versions than `sources`.
 
 set -eu
 export LC_ALL=C
@@ -53,7 +55,14 @@ run() {
         -o Dir::State::Lists="$work/lists" -o Dir::State::Status="$work/status" -o Dir::Cache="$work" \
         -o APT::Sandbox::User=root -o APT::Install-Recommends=false -o Acquire::Retries=3 "$@"
 }
-run apt-get update
+cannot() {
+    echo "fetch: $1" >&2
+    exit 3
+}
+run apt-get update || cannot "the package lists cannot be fetched"
+for list in "$work"/lists/*_Packages*; do
+    [ -e "$list" ] || cannot "the package lists cannot be fetched"
+done
 
 # Every package is checked by apt against the signed index. They are unpacked in one directory, in the order
 # of their names, into a tree whose /bin, /lib and /sbin lead to /usr; no maintainer script runs. Times and
@@ -67,7 +76,8 @@ toolchain() {
         ln -s "usr/$name" "$work/root/$name"
     done
     run apt-get install --print-uris -y $(sed '/^#/d' "$here/packages") > "$work/uris"
-    (cd "$work/debs" && run apt-get download $(sed "s/^'[^']*' \([^_]*\)_.*/\1/" "$work/uris"))
+    (cd "$work/debs" && run apt-get download $(sed "s/^'[^']*' \([^_]*\)_.*/\1/" "$work/uris")) \
+        || cannot "the packages of the toolchain cannot be fetched"
     for deb in "$work"/debs/*.deb; do
         echo "$(sha256sum < "$deb" | cut -d ' ' -f 1)  $(dpkg-deb -f "$deb" Package) $(dpkg-deb -f "$deb" Version)"
         dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work/root" --keep-directory-symlink --no-same-owner -p \
@@ -89,11 +99,13 @@ toolchain() {
 # Upstream's archive of a source package, as a plain tar.
 sources() {
     mkdir "$work/get/$1"
-    (cd "$work/get/$1" && run apt-get source --download-only --tar-only "$1")
+    (cd "$work/get/$1" && run apt-get source --download-only --tar-only "$1") || cannot "the source of $1 cannot be fetched"
     archive=$(ls "$work/get/$1"/*.orig.tar.*z* | grep -v '\.asc$')
+    version=$(basename "$archive" | sed 's/^[^_]*_\(.*\)\.orig\.tar\..*/\1/')
     digest=$(sha256sum < "$archive" | cut -d ' ' -f 1)
-    if ! grep -q "^$1 .* $digest\$" "$here/sources"; then
-        echo "fetch: $(basename "$archive") has the unknown digest $digest" >&2
+    grep -q "^$1 *$version " "$here/sources" || cannot "$1 has version $version here, which \`sources\` does not know"
+    if ! grep -q "^$1 *$version *$digest\$" "$here/sources"; then
+        echo "fetch: $(basename "$archive") has the digest $digest, which is not the one in \`sources\`" >&2
         exit 1
     fi
     case $archive in

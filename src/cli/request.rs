@@ -110,6 +110,14 @@ mod tests {
         assert_eq!(parse_secret("T"), Ok(("T".into(), SecretFrom::Env("T".into()))));
         assert_eq!(parse_secret("T=env:V"), Ok(("T".into(), SecretFrom::Env("V".into()))));
         assert_eq!(parse_secret("T=file:a:b"), Ok(("T".into(), SecretFrom::File("a:b".into()))));
+        let args = RecipeArgs {
+            set: vec![("A".into(), "b=c".into())],
+            secret: vec![
+                ("T".into(), SecretFrom::Env("V".into())),
+                ("F".into(), SecretFrom::File("a:b".into())),
+            ],
+        };
+        assert_eq!(args.flags(), ["--set", "A=b=c", "--secret", "T=env:V", "--secret", "F=file:a:b"]);
         assert!(parse_secret("T=hunter2").is_err() && parse_secret("=env:V").is_err());
     }
 }

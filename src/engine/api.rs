@@ -67,9 +67,11 @@ pub struct Built {
 /// A step that ran and failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// Its name.
+    /// What it is called in this build.
     pub step: String,
-    /// The recipe file it is in, and its name there, for the `shell` command line.
+    /// Its name in its own recipe.
+    pub name: String,
+    /// The recipe file it is in.
     pub recipe: PathBuf,
     /// Its action key.
     pub key: ActionKey,

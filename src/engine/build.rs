@@ -17,6 +17,7 @@ use super::{Built, Event, Failure, Observer, Request, Session, StepReport, deman
 use crate::base::fingerprint;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
+use crate::recipe::Mount;
 use crate::store::Store;
 
 impl Session {
@@ -103,6 +104,7 @@ impl Session {
         let inputs = self.inputs.clone();
         let (store, executor, ids) = self.parts()?;
         let missing = demand::with_lost(store, plan, &request.cache, missing, knowledge, ids)?;
+        has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
         let stop = AtomicBool::new(false);
         let (access, pinning) = (&*inputs.access, Pinning::Required);
@@ -137,6 +139,28 @@ impl Session {
         }
         Ok(failure)
     }
+}
+
+/// Every secret that a step may need is there, said before the first one runs.
+fn has_secrets(request: &Request, plan: &Plan, missing: &[NodeId]) -> Result<()> {
+    for node in missing {
+        let mounts = plan.step(*node).map(|step| &step.step.mounts[..]).unwrap_or_default();
+        for mount in mounts {
+            if let Mount::Secret { name, .. } = mount
+                && !request.secrets.contains_key(name)
+            {
+                let step = &plan.nodes[*node].name;
+                return Err(Error::usage(format!(
+                    "step `{step}` needs the secret `{name}`, which was not given"
+                ))
+                .hint(format!(
+                    "add `--secret {name}` (from the environment), `--secret {name}=env:VARIABLE` or \
+                         `--secret {name}=file:PATH`"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A step on base `host` is recorded under the fingerprint that the machine had before it ran. If the machine

@@ -80,10 +80,12 @@ impl Tree {
     }
 }
 
-/// Everything that differs between two trees. This process must have the ids of its sandboxes where layers are
-/// read.
-pub fn differences(a: &Tree, b: &Tree) -> Result<Vec<PathDifference>> {
-    let found = compare(&a.manifest, &b.manifest, a.aspects.and(b.aspects));
+/// Everything that differs between two trees, and how many paths are left out beyond the first `most`. This process
+/// must have the ids of its sandboxes where layers are read.
+pub fn differences(a: &Tree, b: &Tree, most: usize) -> Result<(Vec<PathDifference>, usize)> {
+    let mut found = compare(&a.manifest, &b.manifest, a.aspects.and(b.aspects));
+    let more = found.len().saturating_sub(most);
+    found.truncate(most);
     let look = |difference: Difference| {
         let content = match difference.changes.iter().any(|change| matches!(change, Change::Content { .. })) {
             true => bytes(a, b, &difference.path)?,
@@ -91,7 +93,7 @@ pub fn differences(a: &Tree, b: &Tree) -> Result<Vec<PathDifference>> {
         };
         Ok(PathDifference { difference, content })
     };
-    found.into_iter().map(look).collect()
+    Ok((found.into_iter().map(look).collect::<Result<_>>()?, more))
 }
 
 fn bytes(a: &Tree, b: &Tree, path: &GuestPath) -> Result<Option<Content>> {
@@ -114,7 +116,7 @@ impl Session {
     pub fn diff(&mut self, sides: [&Subject; 2], args: &BTreeMap<String, String>) -> Result<Comparison> {
         let [a, b] = sides;
         let (a, b) = (self.tree(a, args)?, self.tree(b, args)?);
-        let differences = differences(&a, &b)?;
+        let (differences, _) = differences(&a, &b, usize::MAX)?;
         Ok(Comparison { ids: [a.manifest.id(), b.manifest.id()], differences })
     }
 

@@ -7,8 +7,9 @@ use super::plan::{NodeId, Plan, Work};
 use super::planner::plan as make_plan;
 use super::session::Silent;
 use super::stack::Resolver;
-use super::state::Knowledge;
-use super::{Explanation, Request, Session, Verdict, demand};
+use super::state::{Knowledge, look_up};
+use super::worker::may_use_cache;
+use super::{Explanation, Request, Session, Verdict, demand, history};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::Result;
 use crate::key::{ActionDocument, Difference, difference};
@@ -30,7 +31,7 @@ pub struct Explainer<'a> {
 impl<'a> Explainer<'a> {
     /// Reads the history of every recipe of the plan.
     pub fn new(store: &'a Store, plan: &'a Plan, knowledge: &'a Knowledge) -> Result<Self> {
-        let earlier = plan.recipes.iter().map(|planned| store.roots(&planned.recipe.path));
+        let earlier = plan.recipes.iter().map(|planned| store.roots(&history::name(&planned.recipe.path)));
         Ok(Self { store, plan, knowledge, earlier: earlier.collect::<Result<_>>()? })
     }
 
@@ -47,6 +48,9 @@ impl<'a> Explainer<'a> {
             if nearest.as_ref().is_none_or(|(best, ..)| distance < *best) {
                 nearest = Some((distance, earlier, record, root));
             }
+        }
+        if self.store.failed(&key).is_some() {
+            return (None, vec!["its last run failed, and what failed is not cached".to_string()]);
         }
         let Some((_, earlier, record, root)) = nearest else {
             return (None, vec!["this step has not been run before".to_string()]);
@@ -113,7 +117,8 @@ impl<'a> Explainer<'a> {
         if let Some(step) = self.plan.step(node) {
             // A step of another recipe is found in that recipe's own history.
             let records = std::iter::once(root).chain(self.earlier[step.recipe].iter());
-            let mut same = records.filter(|r| r.recipe == self.plan.recipes[step.recipe].recipe.path);
+            let name = history::name(&self.plan.recipes[step.recipe].recipe.path);
+            let mut same = records.filter(|r| r.recipe == name);
             return same.find_map(|r| r.steps.iter().find(|s| s.name == step.step.name)?.layer);
         }
         let planned = self.plan.recipes.iter().find(|planned| planned.inputs.values().any(|n| *n == node))?;
@@ -209,6 +214,15 @@ impl Session {
         let knowledge = Knowledge::new(&plan);
         let goals = demand::goals(&plan, until);
         demand::missing(&self.store, &plan, &request.cache, &goals, &knowledge)?;
+        // What nobody has to know may be known all the same: the steps of a dep whose output is.
+        for node in 0..plan.nodes.len() {
+            if knowledge.get(node).is_none()
+                && may_use_cache(&plan, &request.cache, node)
+                && let Some(known) = look_up(&self.store, &plan, node)?
+            {
+                knowledge.set(node, known);
+            }
+        }
         let explainer = Explainer::new(&self.store, &plan, &knowledge)?;
         let mut out = Vec::new();
         let steps: Vec<NodeId> = match until {

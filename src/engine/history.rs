@@ -2,6 +2,7 @@
 //! will start from.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::plan::Plan;
@@ -9,6 +10,11 @@ use super::state::Knowledge;
 use crate::digest::LayerId;
 use crate::error::Result;
 use crate::store::{RootRecord, RootStep, Store};
+
+/// The path of a recipe as it is recorded, which is text.
+pub fn name(recipe: &Path) -> PathBuf {
+    PathBuf::from(recipe.to_string_lossy().into_owned())
+}
 
 /// Records a finished build of the recipe that was asked for, and of those it uses.
 pub fn record(
@@ -40,7 +46,7 @@ pub fn record(
             planned.inputs.iter().map(|(name, node)| (name.clone(), layer_of(node))).collect();
         inputs.retain(|_, layers| !layers.is_empty());
         store.push_root(&RootRecord {
-            recipe: planned.recipe.path.clone(),
+            recipe: name(&planned.recipe.path),
             name: planned.recipe.name.clone(),
             args: planned.recipe.args.clone(),
             finished,

@@ -96,6 +96,9 @@ impl Session {
         prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
         let mut spec = shop.spec(step, action, layers, run.name())?;
+        if let (Some(left), true) = (&on_top, ids.recorded) {
+            spec.owners.add_list(&store.root().join(left));
+        }
         spec.on_top = on_top;
         spec.interactive = true;
         spec.env_extra = env.to_vec();
@@ -125,8 +128,14 @@ impl Session {
         let mut logs = Vec::new();
         for explanation in self.explain(request)? {
             let Some(key) = explanation.key.or(explanation.nearest) else { continue };
-            if let Some(text) = self.store.read_log(&key)? {
-                logs.push((explanation.step, text));
+            // A step that printed nothing has no log file.
+            let has_run = || -> Result<bool> {
+                Ok(self.store.failed(&key).is_some() || self.store.action(&key)?.is_some())
+            };
+            match self.store.read_log(&key)? {
+                Some(text) => logs.push((explanation.step, text)),
+                None if has_run()? => logs.push((explanation.step, Vec::new())),
+                None => {}
             }
         }
         if logs.is_empty() {

@@ -17,7 +17,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, Limits, commit, prepare_upper};
+use crate::layer::{IdShift, Limits, StackOwners, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::git::Fetcher;
 use crate::source::import;
@@ -159,7 +159,11 @@ impl Workshop<'_> {
             }
         }
         self.fetch(&step.stack.nodes())?;
-        self.observer.event(Event::Started { step: name.clone(), key, why: (self.reasons)(node, &action) });
+        let why = match may_use {
+            true => (self.reasons)(node, &action),
+            false => vec!["cached results are not asked for".to_string()],
+        };
+        self.observer.event(Event::Started { step: name.clone(), key, why });
         self.run(node, step, action, key, layers, began)
     }
 
@@ -270,6 +274,7 @@ impl Workshop<'_> {
             };
             let failure = Failure {
                 step: name.clone(),
+                name: step.step.name.clone(),
                 recipe: self.shown_recipe(step),
                 key,
                 status: outcome.status,
@@ -333,11 +338,8 @@ impl Workshop<'_> {
                 }
                 MountDoc::Secret { at, name } => {
                     let value = self.request.secrets.get(name).cloned().ok_or_else(|| {
-                        Error::usage(format!(
-                            "step `{}` needs the secret `{name}`, which was not given",
-                            step.step.name
-                        ))
-                        .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`"))
+                        Error::usage(format!("step `{}` needs the secret `{name}`", step.step.name))
+                            .hint(format!("add `--secret {name}`"))
                     })?;
                     secrets.push(SecretMount { at: at.clone(), value });
                 }
@@ -345,6 +347,11 @@ impl Workshop<'_> {
             }
         }
         let view = self.resolver().view(&layers)?;
+        let owners = match self.ids.recorded {
+            // Nobody knows what is in a cache.
+            true => StackOwners { any: !caches.is_empty(), ..Default::default() }.with(&view),
+            false => StackOwners::default(),
+        };
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
@@ -354,6 +361,7 @@ impl Workshop<'_> {
             layers: mountable(self.store, layers, self.ids)?,
             on_top: None,
             hidden_dirs,
+            owners,
             run: run.to_string(),
             caches,
             secrets,

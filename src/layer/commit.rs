@@ -9,6 +9,7 @@ use rustix::fs::AtFlags;
 
 use super::below::Below;
 use super::canonical::{self, Node};
+use super::owners::Recorded;
 use super::walk::{Walk, failed};
 use super::{Entry, IdShift, Kind, Manifest, View, disk};
 use crate::error::{Error, Result};
@@ -37,7 +38,11 @@ pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Re
 pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Manifest> {
     let open = || disk::open_root(upper).map_err(|why| Error::io("open", upper, why));
     let root = open()?;
-    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below) };
+    let recorded = match ids.recorded {
+        true => Recorded::read(upper).map_err(|why| Error::io("read the owners beside", upper, why))?,
+        false => Recorded::default(),
+    };
+    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below), recorded };
     let mut nodes = walk.nodes(open()?)?;
     canonical::complete(&mut nodes);
     for node in nodes.iter().rev().filter(|node| !node.kept && !node.entry.path.is_root()) {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::owners::{self, Owner};
 use super::{Entry, IdShift, Kind, Xattrs, content, xattrs};
 use crate::path::GuestPath;
 
@@ -46,26 +47,11 @@ pub(super) fn stat(dir: BorrowedFd, name: &CStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// The owner inside the sandbox; an error that names the id when the sandbox has no such id.
-pub(super) fn owner(stat: &Stat, ids: IdShift) -> io::Result<(u32, u32)> {
-    let guest = |what, id| {
-        let why = || io::Error::other(format!("{what} id {id} of this machine is none of the sandbox's ids"));
-        ids.to_guest(id).ok_or_else(why)
-    };
-    Ok((guest("user", stat.st_uid)?, guest("group", stat.st_gid)?))
-}
-
-/// The entry for something that has just been looked at.
-pub(super) fn entry(
-    path: GuestPath,
-    stat: &Stat,
-    ids: IdShift,
-    xattrs: Xattrs,
-    kind: Kind,
-) -> io::Result<Entry> {
-    let (uid, gid) = owner(stat, ids)?;
+/// The entry for something that has just been looked at and belongs to `owner`.
+pub(super) fn entry(path: GuestPath, stat: &Stat, owner: Owner, xattrs: Xattrs, kind: Kind) -> Entry {
+    let (uid, gid) = owner;
     let mode = if matches!(kind, Kind::Symlink { .. }) { 0 } else { (stat.st_mode & 0o7777) as u16 };
-    Ok(Entry { path, mode, uid, gid, mtime: stat.st_mtime, xattrs, kind })
+    Entry { path, mode, uid, gid, mtime: stat.st_mtime, xattrs, kind }
 }
 
 /// What kind of file an open one is; reads and hashes it all.
@@ -98,6 +84,8 @@ pub(super) struct Attributes {
     pub opaque: bool,
     /// A file that stands for a whiteout.
     pub whiteout: bool,
+    /// The owner, where that is recorded.
+    pub owner: Option<Owner>,
     /// Names of all that are not part of the layer.
     pub foreign: Vec<CString>,
 }
@@ -126,6 +114,10 @@ pub(super) fn attributes(file: BorrowedFd, ids: IdShift) -> io::Result<Attribute
             Err(Errno::NODATA) => continue,
             value => value?,
         };
+        if ids.recorded && name == owners::ATTRIBUTE {
+            found.owner = owners::from_text(&value);
+            continue;
+        }
         match xattrs::from_disk(name.to_bytes(), &value, ids) {
             Some((name, value)) => {
                 found.kept.insert(name, value);
@@ -173,27 +165,19 @@ pub(super) fn wrong_time(seconds: i64) -> io::Error {
 /// Makes a whiteout, owned like everything the sandbox's root makes.
 pub(super) fn make_whiteout(dir: BorrowedFd, name: &[u8], ids: IdShift) -> io::Result<()> {
     rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?;
-    set_owner(dir, name, 0, 0, ids)
-}
-
-/// Gives the file at `name` (not what it leads to) to a guest user and group.
-pub(super) fn set_owner(dir: BorrowedFd, name: &[u8], uid: u32, gid: u32, ids: IdShift) -> io::Result<()> {
-    let id = |guest| ids.to_disk(guest).ok_or(Errno::OVERFLOW);
-    let uid = rustix::fs::Uid::from_raw(id(uid)?);
-    let gid = rustix::fs::Gid::from_raw(id(gid)?);
-    Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    owners::give_at(dir, name, (0, 0), ids)
 }
 
 /// Gives an open file the owner, attributes, mode and time of an entry. The owner comes first, because a
 /// change of it takes setuid bits and capabilities away.
 pub(super) fn dress(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result<()> {
-    let id = |guest| ids.to_disk(guest).ok_or(Errno::OVERFLOW);
-    let (uid, gid) = (rustix::fs::Uid::from_raw(id(entry.uid)?), rustix::fs::Gid::from_raw(id(entry.gid)?));
-    rustix::fs::fchown(file, Some(uid), Some(gid))?;
+    owners::give(file, (entry.uid, entry.gid), ids)?;
     for (name, value) in &entry.xattrs {
-        if let Some(value) = xattrs::to_disk(name, value, ids) {
-            rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())?;
-        }
+        let value = xattrs::to_disk(name, value, ids).ok_or_else(|| {
+            let why = "the attribute names users or groups, for which this user has no ids";
+            io::Error::other(format!("{}: {why}", name.escape_ascii()))
+        })?;
+        rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())?;
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(entry.mode)))?;
     rustix::fs::futimens(file, &times(entry.mtime))?;

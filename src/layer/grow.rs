@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 
 use super::canonical::{self, Node};
-use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk};
+use super::{Entry, IdShift, Kind, Manifest, Xattrs, disk, owners};
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
@@ -225,7 +225,7 @@ impl Tree {
         } else {
             // Symlinks and devices cannot have attributes of a layer.
             entry.xattrs.clear();
-            disk::set_owner(parent, name, entry.uid, entry.gid, ids).map_err(failing("set the owner"))?;
+            owners::give_at(parent, name, (entry.uid, entry.gid), ids).map_err(failing("set the owner"))?;
             if !matches!(entry.kind, Kind::Symlink { .. }) {
                 let mode = Mode::from_raw_mode(u32::from(entry.mode));
                 rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failing("set the mode"))?;

@@ -70,7 +70,7 @@ fn mounted(dir: &Path, view: &View) -> Listing {
     for (at, layer) in view.layers().iter().enumerate().filter(|(_, layer)| !layer.is_empty()) {
         let name = at.to_string();
         fs::create_dir(dir.join(&name)).unwrap();
-        let owners = Owners::Guest(IdShift { offset: 0 });
+        let owners = Owners::Guest(IdShift::by(0));
         place(layer, &dir.join(&name), owners, &|_| Ok(empty.clone())).unwrap();
         names.insert(0, name);
     }

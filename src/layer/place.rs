@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::entry::{Entry, Kind};
 use super::manifest::Manifest;
-use super::{IdShift, disk, xattrs};
+use super::{IdShift, disk, owners, xattrs};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
@@ -247,6 +247,13 @@ impl Tree<'_> {
         if let Some((uid, gid)) = self.owner(entry)? {
             fchown(fd, Some(uid), Some(gid)).map_err(|why| self.failed("change the owner of", entry, why))?;
         }
+        if let Owners::Guest(ids) = self.owners
+            && ids.recorded
+            && (entry.uid, entry.gid) != (0, 0)
+        {
+            owners::record(fd, (entry.uid, entry.gid))
+                .map_err(|why| self.failed("record the owner of", entry, why))?;
+        }
         for (name, value) in self.xattrs(entry)? {
             fsetxattr(fd, name, &value, XattrFlags::empty()).map_err(|why| {
                 let failed = self.failed("set an extended attribute of", entry, why);
@@ -305,8 +312,11 @@ impl Tree<'_> {
                 Owners::Guest(ids) => {
                     let value = xattrs::to_disk(name, value, ids).ok_or_else(|| {
                         let name = name.escape_ascii();
-                        Error::machine(format!("{} has a malformed attribute `{name}`", entry.path))
-                            .hint("remove the attribute where the layer comes from")
+                        Error::machine(format!(
+                            "{} has an attribute `{name}` that is malformed, or names users for which there are no ids",
+                            entry.path
+                        ))
+                        .hint("remove the attribute where the layer comes from")
                     })?;
                     out.push((&name[..], value));
                 }

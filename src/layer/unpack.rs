@@ -173,7 +173,7 @@ mod tests {
             let shifts = if shift == 0 { vec![0, 200_000] } else { vec![shift] };
             for offset in shifts {
                 let dest = tempfile::tempdir().unwrap();
-                let ids = IdShift { offset };
+                let ids = IdShift::by(offset);
                 let again = unpack(&archive[..], dest.path(), ids).unwrap();
                 prop_assert_eq!(&again, &layer);
                 prop_assert_eq!(verify(&layer, dest.path(), ids), Ok(()));

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat};
 
 use super::canonical::{self, Node};
 use super::disk;
+use super::owners::{self, Owner};
 use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Manifest, Xattrs};
 use crate::path::GuestPath;
@@ -45,6 +46,14 @@ pub fn verify(manifest: &Manifest, fs: &Path, ids: IdShift) -> Result<(), Damage
         }
     }
     nodes.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    if ids.recorded {
+        // Nothing on disk says who owns these.
+        for Node { entry, .. } in nodes.iter_mut().filter(|node| !owners::carries(&node.entry.kind)) {
+            if let Some(wanted) = manifest.get(&entry.path).map(|wanted| manifest.node(wanted)) {
+                (entry.uid, entry.gid) = (wanted.uid, wanted.gid);
+            }
+        }
+    }
     let difference = compare(manifest.entries(), &canonical::entries(nodes));
     // Of what cannot be looked at, why says more than that it is missing.
     let first = difference.into_iter().chain(damages).min_by_key(|it| (it.path.clone(), it.what == MISSING));
@@ -135,7 +144,8 @@ impl Visitor for Look {
     fn directory(&self, dir: &mut Dir<()>, _: &[Name], items: &mut Vec<Seen>) -> io::Result<()> {
         let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
         let kind = Kind::Dir { opaque: attributes.opaque };
-        items.extend(node(dir.path.clone(), &stat, self.ids, attributes.kept, kind));
+        let owner = owners::of(&stat, attributes.owner, self.ids);
+        items.extend(node(dir.path.clone(), &stat, owner, attributes.kept, kind));
         Ok(())
     }
 
@@ -148,10 +158,12 @@ impl Visitor for Look {
         items: &mut Vec<Seen>,
     ) -> io::Result<()> {
         let fd = dir.fd.as_fd();
+        let mut owner = None;
         let (stat, kind, xattrs) = match kind {
             FileType::RegularFile | FileType::Fifo => {
                 let file = disk::open(fd, name, OFlags::empty())?;
                 let (stat, attributes) = disk::look_at(&file, self.ids)?;
+                owner = attributes.owner;
                 let kind = match kind {
                     FileType::Fifo => Kind::Fifo,
                     _ => disk::file_kind(file.as_fd(), &stat)?,
@@ -177,7 +189,7 @@ impl Visitor for Look {
                 return Ok(());
             }
         };
-        items.extend(node(path.clone(), &stat, self.ids, xattrs, kind));
+        items.extend(node(path.clone(), &stat, owners::of(&stat, owner, self.ids), xattrs, kind));
         Ok(())
     }
 
@@ -189,14 +201,17 @@ impl Visitor for Look {
 fn node(
     path: GuestPath,
     stat: &Stat,
-    ids: IdShift,
+    owner: io::Result<Owner>,
     xattrs: Xattrs,
     kind: Kind,
 ) -> impl Iterator<Item = Seen> + use<> {
     let uneven =
         (stat.st_mtime_nsec != 0).then(|| Err(damage(&path, "has an mtime that is no whole second")));
-    let seen = match disk::entry(path.clone(), stat, ids, xattrs, kind) {
-        Ok(entry) => Ok(Node { entry, inode: disk::shared_inode(stat), kept: true }),
+    let seen = match owner {
+        Ok(owner) => {
+            let entry = disk::entry(path.clone(), stat, owner, xattrs, kind);
+            Ok(Node { entry, inode: disk::shared_inode(stat), kept: true })
+        }
         Err(why) => unreadable(&path, why),
     };
     [seen].into_iter().chain(uneven)

@@ -6,12 +6,13 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, OFlags, Timestamps};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, Timestamps};
 use rustix::io::Errno;
 
 use super::below::Below;
 use super::canonical::Node;
 use super::disk;
+use super::owners::{self, Owner, Recorded};
 use super::traverse::{Dir, Name, Visitor, traverse};
 use super::{Entry, IdShift, Kind, Xattrs};
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub(super) struct Walk<'a> {
     pub ids: IdShift,
     /// Where the lower layers begin.
     pub root: Below<'a>,
+    /// Owners that stand nowhere else.
+    pub recorded: Recorded,
 }
 
 /// What is known of an upper directory.
@@ -32,6 +35,8 @@ pub(super) struct Place<'a> {
     below: Below<'a>,
     /// True in and below an opaque directory: what lower layers have does not show through.
     hidden: bool,
+    /// In recorded mode: the group of what was made here, if the directory hands its own down.
+    group: Option<u32>,
 }
 
 impl<'a> Visitor for Walk<'a> {
@@ -39,7 +44,8 @@ impl<'a> Visitor for Walk<'a> {
     type Item = Result<Node>;
 
     fn descend(&self, dir: &Dir<Place<'a>>, path: &GuestPath) -> Place<'a> {
-        Place { below: dir.context.below.child(path), hidden: dir.context.hidden }
+        let Place { below, hidden, group } = &dir.context;
+        Place { below: below.child(path), hidden: *hidden, group: *group }
     }
 
     fn directory(
@@ -50,8 +56,13 @@ impl<'a> Visitor for Walk<'a> {
     ) -> io::Result<()> {
         let (stat, attributes) = disk::look_at(&dir.fd, self.ids)?;
         strip(dir.fd.as_fd(), &attributes.foreign)?;
+        let owner = self.owner(&stat, attributes.owner, dir.context.group)?;
+        if self.ids.recorded {
+            self.keep(dir.fd.as_fd(), attributes.owner, owner)?;
+            dir.context.group = owners::inherited(stat.st_mode, owner);
+        }
         let kind = Kind::Dir { opaque: false };
-        let entry = disk::entry(dir.path.clone(), &stat, self.ids, attributes.kept, kind)?;
+        let entry = disk::entry(dir.path.clone(), &stat, owner, attributes.kept, kind);
         items.push(Ok(self.node(entry, None, &dir.context.below)));
         dir.context.hidden |= attributes.opaque;
         if dir.context.hidden {
@@ -73,9 +84,9 @@ impl<'a> Visitor for Walk<'a> {
         let path = path.clone();
         match kind {
             FileType::RegularFile | FileType::Fifo => {
-                items.extend(self.file(fd, name, path, kind, &below)?.map(Ok));
+                items.extend(self.file(dir, name, path, kind, &below)?.map(Ok));
             }
-            FileType::Symlink => items.push(Ok(self.symlink(fd, name, path, &below)?)),
+            FileType::Symlink => items.push(Ok(self.symlink(dir, name, path, &below)?)),
             FileType::CharacterDevice if disk::is_whiteout(&disk::stat(fd, name)?) => {
                 items.extend(self.whiteout(fd, name, path, &below)?.map(Ok));
             }
@@ -98,39 +109,62 @@ impl<'a> Walk<'a> {
     /// disk, opaque directories have whiteouts of what they hid instead, and all but the directories have
     /// their time.
     pub fn nodes(&self, upper: OwnedFd) -> Result<Vec<Node>> {
-        traverse(self, upper, Place { below: self.root.clone(), hidden: false }).into_iter().collect()
+        let place = Place { below: self.root.clone(), hidden: false, group: None };
+        traverse(self, upper, place).into_iter().collect()
     }
 
     /// A file or fifo; none when it stands for a whiteout of nothing.
     fn file(
         &self,
-        dir: BorrowedFd,
+        parent: &Dir<Place>,
         name: &CStr,
         path: GuestPath,
         kind: FileType,
         below: &Below,
     ) -> io::Result<Option<Node>> {
+        let dir = parent.fd.as_fd();
         let file = disk::open(dir, name, OFlags::empty())?;
         let (stat, attributes) = disk::look_at(&file, self.ids)?;
         if attributes.whiteout && stat.st_size == 0 {
             return self.replace_by_whiteout(dir, name, path, below);
         }
         strip(file.as_fd(), &attributes.foreign)?;
+        let owner = self.owner(&stat, attributes.owner, parent.context.group)?;
+        if self.ids.recorded && kind != FileType::Fifo {
+            self.keep(file.as_fd(), attributes.owner, owner)?;
+        }
         let kind = match kind {
             FileType::Fifo => Kind::Fifo,
             _ => disk::file_kind(file.as_fd(), &stat)?,
         };
         rustix::fs::futimens(&file, &self.times)?;
-        let entry = disk::entry(path, &stat, self.ids, attributes.kept, kind)?;
+        let entry = disk::entry(path, &stat, owner, attributes.kept, kind);
         Ok(Some(self.node(entry, disk::shared_inode(&stat), below)))
     }
 
-    fn symlink(&self, dir: BorrowedFd, name: &CStr, path: GuestPath, below: &Below) -> io::Result<Node> {
+    fn symlink(&self, parent: &Dir<Place>, name: &CStr, path: GuestPath, below: &Below) -> io::Result<Node> {
+        let dir = parent.fd.as_fd();
         let stat = disk::stat(dir, name)?;
         let kind = disk::symlink_kind(dir, name)?;
         rustix::fs::utimensat(dir, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)?;
-        let entry = disk::entry(path, &stat, self.ids, Xattrs::new(), kind)?;
+        let owner = self.owner(&stat, None, parent.context.group)?;
+        let entry = disk::entry(path, &stat, owner, Xattrs::new(), kind);
         Ok(self.node(entry, disk::shared_inode(&stat), below))
+    }
+
+    /// Who owns what has this attribute and is in a directory that hands down this group.
+    fn owner(&self, stat: &Stat, attribute: Option<Owner>, group: Option<u32>) -> io::Result<Owner> {
+        let known = attribute.or_else(|| self.recorded.get(stat));
+        let owner = owners::of(stat, known, self.ids)?;
+        Ok(if known.is_none() { (owner.0, group.unwrap_or(owner.1)) } else { owner })
+    }
+
+    /// Writes down an owner that followed from something else: in the layer every object speaks for itself.
+    fn keep(&self, file: BorrowedFd, attribute: Option<Owner>, owner: Owner) -> io::Result<()> {
+        match attribute {
+            None if owner != (0, 0) => owners::record(file, owner),
+            _ => Ok(()),
+        }
     }
 
     /// A whiteout; none, and gone, when there is nothing below that it could hide.

@@ -4,7 +4,7 @@
 //! `trusted.*`, overlayfs's own notes) describes the machine and not the layer. `user.overlay.*` is never part
 //! of a layer, also not in the escaped form `user.overlay.overlay.*` in which newer kernels store what a step
 //! calls `user.overlay.*`: older kernels do not escape, and such a name in a layer would change the meaning
-//! of the directory it is on.
+//! of the directory it is on. Neither is `user.isolith.*`, where owners are recorded.
 //!
 //! In a manifest, capabilities have version 2 (without the root id that the kernel adds inside a user
 //! namespace) and access lists have guest ids. Formats: `linux/capability.h` (`vfs_cap_data`,
@@ -41,7 +41,8 @@ pub fn from_disk(name: &[u8], value: &[u8], ids: IdShift) -> Option<(Vec<u8>, Ve
     Some((name.to_vec(), value))
 }
 
-/// The value to write to disk for an attribute of a manifest. None when it cannot be part of a layer.
+/// The value to write to disk for an attribute of a manifest. None when it cannot be part of a layer, or names
+/// users or groups that have no ids on disk.
 pub fn to_disk(name: &[u8], value: &[u8], ids: IdShift) -> Option<Vec<u8>> {
     match name {
         CAPABILITY => {
@@ -53,7 +54,9 @@ pub fn to_disk(name: &[u8], value: &[u8], ids: IdShift) -> Option<Vec<u8>> {
             }
             Some(value)
         }
-        name if ACLS.contains(&name) => shift_acl(value, |id| ids.to_disk(id)),
+        name if ACLS.contains(&name) => {
+            shift_acl(value, |id| ids.to_disk(id).filter(|_| id == 0 || !ids.recorded))
+        }
         name if is_user(name) => Some(value.to_vec()),
         _ => None,
     }
@@ -61,11 +64,12 @@ pub fn to_disk(name: &[u8], value: &[u8], ids: IdShift) -> Option<Vec<u8>> {
 
 /// The form of an attribute in a manifest, from one that already speaks of guest ids (in an archive).
 pub fn from_guest(name: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    from_disk(name, value, IdShift { offset: 0 })
+    from_disk(name, value, IdShift::by(0))
 }
 
 fn is_user(name: &[u8]) -> bool {
-    name.len() > b"user.".len() && name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+    let own = name.starts_with(b"user.overlay.") || name.starts_with(super::owners::PREFIX);
+    name.len() > b"user.".len() && name.starts_with(b"user.") && !own
 }
 
 /// Capabilities of any version as version 2: the 32-bit halves of version 1 get zero upper halves, the root
@@ -109,7 +113,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const IDS: IdShift = IdShift { offset: 100_000 };
+    const IDS: IdShift = IdShift::by(100_000);
 
     fn cap(magic: u32, sets: &[u32]) -> Vec<u8> {
         [magic].iter().chain(sets).flat_map(|word| word.to_le_bytes()).collect()
@@ -131,7 +135,7 @@ mod tests {
             assert_eq!(from_disk(CAPABILITY, &disk, IDS), Some((CAPABILITY.to_vec(), v2.clone())));
         }
         assert_eq!(to_disk(CAPABILITY, &v2, IDS), Some(cap(CAP_V3 | 1, &[0x400, 0, 0, 0, 100_000])));
-        assert_eq!(to_disk(CAPABILITY, &v2, IdShift { offset: 0 }), Some(v2.clone()));
+        assert_eq!(to_disk(CAPABILITY, &v2, IdShift::by(0)), Some(v2.clone()));
         assert_eq!(from_disk(CAPABILITY, &v2[..19], IDS), None);
         assert_eq!(from_disk(CAPABILITY, &cap(0x0400_0000, &[0; 4]), IDS), None);
     }
@@ -158,9 +162,14 @@ mod tests {
     #[test]
     fn only_what_belongs_to_a_layer_is_kept() {
         assert_eq!(from_disk(b"user.a", b"\0x", IDS), Some((b"user.a".to_vec(), b"\0x".to_vec())));
-        for name in
-            ["user.", "user.overlay.opaque", "user.overlay.overlay.x", "trusted.a", "security.selinux"]
-        {
+        for name in [
+            "user.",
+            "user.overlay.opaque",
+            "user.overlay.overlay.x",
+            "user.isolith.owner",
+            "trusted.a",
+            "security.selinux",
+        ] {
             assert_eq!(from_disk(name.as_bytes(), b"v", IDS), None, "{name}");
             assert_eq!(to_disk(name.as_bytes(), b"v", IDS), None, "{name}");
         }

@@ -112,6 +112,8 @@ pub(super) struct Command {
     programs: Vec<CString>,
     cwd: CString,
     user: (u32, u32),
+    /// Whether it can drop the caller's other groups.
+    drop_groups: bool,
     interactive: bool,
     name: String,
     conditions: Conditions,
@@ -119,7 +121,7 @@ pub(super) struct Command {
 
 impl Command {
     /// Makes the working directory and gathers everything that needs memory. Runs in the root of the sandbox.
-    pub(super) fn prepare(spec: &SandboxSpec) -> Result<Command> {
+    pub(super) fn prepare(spec: &SandboxSpec, recorded: bool) -> Result<Command> {
         let action = &spec.action;
         let root = fd::open_path(fd::here(), c"/")?;
         let cwd = cstring(format!("/{}", String::from_utf8_lossy(action.cwd.as_bytes())))?;
@@ -154,15 +156,11 @@ impl Command {
             programs,
             cwd,
             user: (action.user.uid, action.user.gid),
+            drop_groups: !recorded,
             interactive: spec.interactive,
             name,
             conditions: spec.conditions.clone(),
         })
-    }
-
-    /// What differs from the contract.
-    pub(super) fn conditions(&self) -> &Conditions {
-        &self.conditions
     }
 
     /// In the command's own process: becomes the command. Returns only when something before that failed.
@@ -208,7 +206,7 @@ impl Command {
         }
         let (uid, gid) = self.user;
         privilege::bound_capabilities(CAPABILITIES)?;
-        privilege::become_user(uid, gid)?;
+        privilege::become_user(uid, gid, self.drop_groups)?;
         privilege::set_capabilities(if uid == 0 { CAPABILITIES } else { 0 })?;
         privilege::no_new_privileges()?;
         match filter {

@@ -11,7 +11,7 @@ mod trial;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(super) use ids::range_command;
+pub(super) use ids::{privileged, range_command};
 pub use trial::{FileSystem, Trials};
 
 use super::{Limits, cgroup, command};

@@ -20,6 +20,7 @@ pub struct Executor {
     socket: Option<Mutex<OwnedFd>>,
     pid: i32,
     store: PathBuf,
+    ids: IdShift,
 }
 
 impl Executor {
@@ -34,6 +35,9 @@ impl Executor {
             ));
         }
         let store = store_root.canonicalize().map_err(|e| Error::io("find the store", store_root, e))?;
+        if ids.recorded {
+            check_closed(&store)?;
+        }
         for dir in server::STORE_DIRS {
             make_searchable(&store.join(dir))?;
         }
@@ -43,7 +47,7 @@ impl Executor {
             server::run(theirs, &store, ids);
         };
         drop(theirs);
-        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store };
+        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store, ids };
         match executor.exchange(None, &[])?.0 {
             Reply::Ready => Ok(executor),
             Reply::Failed(failure) => Err(failure.into()),
@@ -55,6 +59,10 @@ impl Executor {
     /// interactive: that is `/dev/null`. What fails while the sandbox sets itself up is reported by
     /// [`Sandbox::wait`].
     pub fn spawn(&self, spec: &SandboxSpec, stdio: [OwnedFd; 3]) -> Result<Sandbox> {
+        let user = &spec.action.user;
+        if self.ids.recorded && (user.uid, user.gid) != (0, 0) {
+            return Err(super::ids::no_such_user(user.uid, user.gid));
+        }
         let cgroup = Cgroup::create(&spec.limits)?;
         let body = socket::memory_file(&wire::encode(spec))?;
         let (report, result) = socket::pipe()?;
@@ -101,6 +109,18 @@ impl Drop for Executor {
     fn drop(&mut self) {
         drop(self.socket.take());
         let _ = process::wait(self.pid, true);
+    }
+}
+
+/// Where all files of a store belong to the caller, so do those with the setuid bit: nobody else may come near.
+fn check_closed(store: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let meta = std::fs::metadata(store).map_err(|e| Error::io("examine", store, e))?;
+    match meta.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(Error::machine(format!("the store `{}` is open to other users", store.display()))
+            .because("setuid files in it belong to you, since you have no range of ids for sandboxes")
+            .hint(format!("close it: `chmod 700 {}`", store.display()))),
     }
 }
 

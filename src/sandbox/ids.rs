@@ -3,6 +3,9 @@
 //! Root stays where it is and maps a range of its own. An ordinary user enters a user namespace (the
 //! *holder*) in which it is root over itself and its subordinate range: 0 is the caller, 1.. is the range.
 //! Every step gets one more user namespace on top, so the root of a sandbox is never the caller's own id.
+//!
+//! A user without such a range enters a holder that has the caller's own id alone; then owners are recorded
+//! (`layer::owners`, [`super::supervisor`]) and the sandbox's root is the caller.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -32,11 +35,19 @@ pub enum IdPlan {
         /// First subordinate group id.
         gids: u32,
     },
+    /// The process enters a user namespace where 0 is the caller and nothing else is; why, and what gives a
+    /// full range.
+    Single {
+        /// Why the caller has no range.
+        why: String,
+        /// The command that gives it one.
+        fix: String,
+    },
 }
 
 /// Finds out how ids can be mapped, and changes nothing.
 ///
-/// Fails when the machine gives the caller no range of 65536 ids; the hint has the commands that do.
+/// Fails when root has no ids to map.
 pub fn plan() -> Result<IdPlan> {
     let (uid, gid) = sys::privilege::effective_ids();
     let name = user_name(uid);
@@ -46,28 +57,31 @@ pub fn plan() -> Result<IdPlan> {
         let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].map(|map| intervals(&map));
         return direct(uids.filter(|start| gids == Some(*start)), &maps).map(IdPlan::Direct);
     }
-    match (uids, gids) {
-        (Some(uids), Some(gids)) => {
-            for tool in ["newuidmap", "newgidmap"] {
-                if find_tool(tool).is_none() {
-                    return Err(Error::machine(format!("cannot map ids: `{tool}` is not installed"))
-                        .hint("install it: `sudo apt-get install uidmap` (Debian, Ubuntu) or `sudo dnf install shadow-utils`"));
-                }
-            }
-            Ok(IdPlan::Holder { uids, gids })
-        }
-        (uids, _) => {
+    let tool =
+        ["newuidmap", "newgidmap"].into_iter().find(|tool| !super::doctor::privileged(Path::new("/"), tool));
+    Ok(match (uids, gids, tool) {
+        (Some(_), Some(_), None) if read("/proc/self/status").contains("NoNewPrivs:\t1") => IdPlan::Single {
+            why: "cannot map the ids of /etc/subuid: this process runs with no_new_privs".to_string(),
+            fix: "start it without no_new_privs (systemd: NoNewPrivileges=no)".to_string(),
+        },
+        (Some(uids), Some(gids), None) => IdPlan::Holder { uids, gids },
+        (Some(_), Some(_), Some(tool)) => IdPlan::Single {
+            why: format!(
+                "cannot map the ids of /etc/subuid: `{tool}` is not installed, or without its set-user-id bit"
+            ),
+            fix: "sudo apt-get install uidmap   # Debian, Ubuntu; elsewhere: shadow-utils".to_string(),
+        },
+        (uids, ..) => {
             let file = if uids.is_none() { "/etc/subuid" } else { "/etc/subgid" };
             let user = name.unwrap_or_else(|| uid.to_string());
-            Err(Error::machine(format!(
-                "user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"
-            ))
-            .hint(format!(
-                "give it one: `{}`",
-                super::doctor::range_command(uid, &user, &read("/etc/subuid"), &read("/etc/subgid"))
-            )))
+            IdPlan::Single {
+                why: format!(
+                    "user `{user}` (uid {uid}, gid {gid}) has no range of {COUNT} subordinate ids in {file}"
+                ),
+                fix: super::doctor::range_command(uid, &user, &read("/etc/subuid"), &read("/etc/subgid")),
+            }
         }
-    }
+    })
 }
 
 /// The offset that [`prefer`] asked for.
@@ -79,21 +93,39 @@ pub fn prefer(offset: u32) {
     let _ = PREFERRED.set(offset);
 }
 
-/// Maps ids as [`plan`] says. From then on files of guest id `g` have id `g + offset` for this process.
-/// Must be called while the process has one thread; a second call does nothing.
+/// What [`enter`] has done.
+static ENTERED: OnceLock<(IdPlan, IdShift)> = OnceLock::new();
+
+/// Maps ids as [`plan`] says. From then on files of guest id `g` have id `g + offset` for this process, or, with
+/// a single id, that one. Must be called while the process has one thread; a second call does nothing.
 pub fn enter() -> Result<IdShift> {
-    static ENTERED: OnceLock<IdShift> = OnceLock::new();
-    if let Some(shift) = ENTERED.get() {
+    if let Some((_, shift)) = ENTERED.get() {
         return Ok(*shift);
     }
-    let shift = match plan()? {
-        IdPlan::Direct(shift) => PREFERRED.get().map_or(shift, |offset| IdShift { offset: *offset }),
+    let plan = plan()?;
+    let shift = match &plan {
+        IdPlan::Direct(shift) => PREFERRED.get().map_or(*shift, |offset| IdShift::by(*offset)),
         IdPlan::Holder { uids, gids } => {
-            hold(uids, gids)?;
-            IdShift { offset: 1 }
+            hold(*uids, *gids)?;
+            IdShift::by(1)
+        }
+        IdPlan::Single { .. } => {
+            hold_alone()?;
+            IdShift::recorded(0)
         }
     };
-    Ok(*ENTERED.get_or_init(|| shift))
+    Ok(ENTERED.get_or_init(|| (plan, shift)).1)
+}
+
+/// The error of a step that wants to be another user than 0:0 where there is a single id.
+pub(super) fn no_such_user(uid: u32, gid: u32) -> Error {
+    let (why, fix) = match ENTERED.get() {
+        Some((IdPlan::Single { why, fix }, _)) => (why.as_str(), fix.as_str()),
+        _ => ("only one id is mapped", "see `isolith doctor`"),
+    };
+    Error::machine(format!("a step cannot run as user {uid}:{gid} here, only as 0:0"))
+        .because(why)
+        .hint(format!("give the user a range of ids: `{fix}`"))
 }
 
 /// Root's offset: its own range, else systemd's block, else the end of whatever this user namespace has.
@@ -104,7 +136,7 @@ pub(super) fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<Id
     };
     let rest = maps[0].iter().map(|(start, len)| start.saturating_add(*len).saturating_sub(COUNT));
     let all = own.into_iter().chain([ROOT_DEFAULT]).chain(rest);
-    all.filter(|at| *at > 0).find(|at| maps.iter().all(|map| mapped(map, *at))).map(|offset| IdShift { offset }).ok_or_else(
+    all.filter(|at| *at > 0).find(|at| maps.iter().all(|map| mapped(map, *at))).map(IdShift::by).ok_or_else(
         || {
             Error::machine(format!("this user namespace has no {COUNT} ids beside its own root to map into a sandbox"))
                 .hint("start the container that isolith runs in with a larger id range, for example `podman run --userns=auto:size=131072`")
@@ -112,12 +144,37 @@ pub(super) fn direct(own: Option<u32>, maps: &[Vec<(u32, u32)>; 2]) -> Result<Id
     )
 }
 
+/// Enters a holder namespace with the caller's own id, which needs no help.
+fn hold_alone() -> Result<()> {
+    if !process::is_single_threaded() {
+        return Err(too_late());
+    }
+    let (uid, gid) = sys::privilege::effective_ids();
+    process::unshare(libc::CLONE_NEWUSER).map_err(super::hints::explain)?;
+    let maps = [
+        ("setgroups", "deny".to_string()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ];
+    for (file, text) in maps {
+        let path = format!("/proc/self/{file}");
+        std::fs::write(&path, &text).map_err(|e| {
+            Error::machine(format!("cannot map the caller's own id: write(\"{path}\", \"{text}\") failed"))
+                .because(e)
+                .hint("see `isolith doctor`")
+        })?;
+    }
+    Ok(())
+}
+
+fn too_late() -> Error {
+    Error::machine("cannot enter a user namespace: this process has more than one thread already")
+}
+
 /// Enters the holder namespace. `newuidmap` must run outside of it, so in a child made before.
 fn hold(uids: u32, gids: u32) -> Result<()> {
     if !process::is_single_threaded() {
-        return Err(Error::machine(
-            "cannot enter a user namespace: this process has more than one thread already",
-        ));
+        return Err(too_late());
     }
     let (uid, gid) = sys::privilege::effective_ids();
     let (go_read, go_write) = sys::socket::pipe()?;

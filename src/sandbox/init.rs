@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::command::{Command, Filter};
 use super::job::Job;
 use super::parts::Parts;
-use super::supervisor::{CAP_SYS_PTRACE, Handover, Supervisor};
+use super::supervisor::{Handover, Supervisor};
 use super::wire::{self, Report};
 use super::{Status, Usage, rootfs};
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ pub(super) struct Origin<'a> {
     pub(super) filter: &'a [sys::seccomp::Instruction],
     /// Which network namespace it is in.
     pub(super) network: Network,
+    /// There is one id only, and owners are recorded.
+    pub(super) recorded: bool,
 }
 
 /// Runs one sandbox; this process ends here, and with it every other process in it.
@@ -40,8 +42,9 @@ pub(super) fn run(origin: Origin<'_>) -> ! {
     let ready = guarded(|| get_ready(&origin));
     // Without work, or when the executor is gone, there is nobody to tell.
     let Ok(Some(job)) = guarded(|| Job::receive(origin.from)) else { process::exit(1) };
-    let report =
-        ready.and_then(|ready| guarded(|| start(&origin, &job, set_up(&job, ready)?))).and_then(supervise);
+    let report = ready
+        .and_then(|ready| guarded(|| start(&origin, &job, set_up(&origin, &job, ready)?)))
+        .and_then(supervise);
     tell(job.result.as_fd(), &report.unwrap_or_else(|e| Report::Failed(e.into())));
     process::exit(0)
 }
@@ -80,18 +83,18 @@ fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
     if socket::receive(origin.from.as_fd(), &mut [0; 16])?.is_none() {
         process::exit(1);
     }
-    privilege::become_user(0, 0)?;
+    privilege::become_user(0, 0, !origin.recorded)?;
     // From here no change of credentials follows that would undo this. The parent may have died before.
     process::die_with_parent()?;
     if fd::wait_readable([origin.executor.as_fd()], Some(Duration::ZERO))?[0] {
         process::exit(1);
     }
     process::set_undumpable()?;
-    Ok(Ready { parts: Parts::make()?, clocks })
+    Ok(Ready { parts: Parts::make(origin.recorded)?, clocks })
 }
 
 /// Everything before the command exists.
-fn set_up(job: &Job, ready: Ready) -> Result<Command> {
+fn set_up(origin: &Origin<'_>, job: &Job, ready: Ready) -> Result<(Command, Option<Handover>)> {
     if let Some(hold) = &job.hold
         && fd::read(hold.as_fd(), &mut [0])? == 0
     {
@@ -101,8 +104,9 @@ fn set_up(job: &Job, ready: Ready) -> Result<Command> {
     process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
     start_clocks(ready.clocks)?;
     let spec = job.read_spec()?;
+    let handover = Handover::new(&spec, origin.recorded, origin.filter)?;
     rootfs::enter(&spec, &job.host, ready.parts)?;
-    Command::prepare(&spec)
+    Ok((Command::prepare(&spec, origin.recorded)?, handover))
 }
 
 /// Missing in libc.
@@ -123,8 +127,11 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 }
 
 /// Starts the command; its process id.
-fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<(i32, Option<Supervisor>)> {
-    let handover = Handover::new(command.conditions(), origin.filter)?;
+fn start(
+    origin: &Origin<'_>,
+    job: &Job,
+    (command, handover): (Command, Option<Handover>),
+) -> Result<(i32, Option<Supervisor>)> {
     let filter = handover.as_ref().map_or(Filter::Plain(origin.filter), Filter::Supervised);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
@@ -132,45 +139,18 @@ fn start(origin: &Origin<'_>, job: &Job, command: Command) -> Result<(i32, Optio
         tell(job.result.as_fd(), &Report::Failed(failed.into()));
         125
     })?;
-    // Nothing of the machine stays open here but the pipe for the report.
+    // Nothing of the machine stays open here but the pipe for the report, and what is supervised with.
     let supervisor = handover.map(Handover::take).transpose()?.flatten();
-    let result = job.result.as_raw_fd();
-    match &supervisor {
-        None => {
-            fd::close_all_but(&[result])?;
-            privilege::set_capabilities(CAP_KILL)?;
-        }
-        Some(supervisor) => {
-            fd::close_all_but(&[result, supervisor.listener().as_raw_fd()])?;
-            privilege::set_capabilities(CAP_KILL | CAP_SYS_PTRACE)?;
-        }
-    }
+    let mut keep = supervisor.as_ref().map(Supervisor::keeps).unwrap_or_default();
+    keep.push(job.result.as_raw_fd());
+    fd::close_all_but(&keep)?;
+    privilege::set_capabilities(CAP_KILL | supervisor.as_ref().map_or(0, Supervisor::capabilities))?;
     Ok((child, supervisor))
 }
 
-/// Answers supervised calls and reaps until the command has ended; none when no process is left that could be
-/// supervised and the command has still to be waited for.
-fn serve(command: i32, mut supervisor: Supervisor) -> Result<Option<process::Ended>> {
-    let signals = process::child_signals()?;
-    loop {
-        while let Some((pid, ended)) = process::wait(-1, false)? {
-            if pid == command {
-                return Ok(Some(ended));
-            }
-        }
-        let [died, asked] = fd::wait_readable([signals.as_fd(), supervisor.listener().as_fd()], None)?;
-        if died {
-            fd::read(signals.as_fd(), &mut [0; 1024])?;
-        }
-        if asked && !supervisor.serve()? {
-            return Ok(None);
-        }
-    }
-}
-
 /// Reaps until the command has ended, then ends and reaps the rest.
-fn supervise((command, supervisor): (i32, Option<Supervisor>)) -> Result<Report> {
-    let early = supervisor.map(|supervisor| serve(command, supervisor)).transpose()?.flatten();
+fn supervise((command, mut supervisor): (i32, Option<Supervisor>)) -> Result<Report> {
+    let early = supervisor.as_mut().map(|supervisor| supervisor.serve(command)).transpose()?.flatten();
     let status = match early {
         Some(ended) => ended,
         None => loop {
@@ -191,6 +171,9 @@ fn supervise((command, supervisor): (i32, Option<Supervisor>)) -> Result<Report>
                 }
             }
         }
+    }
+    if let Some(supervisor) = &mut supervisor {
+        supervisor.end()?;
     }
     let (user_us, system_us, max_rss) = process::children_usage();
     let status = match status {

@@ -38,7 +38,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Makes them. The root must be the stage.
-    pub(super) fn make() -> Result<Parts> {
+    pub(super) fn make(recorded: bool) -> Result<Parts> {
         let skel = tmpfs(attr::NOSUID | attr::NODEV)?;
         mount::attach(&skel, fd::open_path(fd::here(), c"/skel")?, "skel").map_err(explain)?;
         Skeleton::new(skel.as_fd()).private()?;
@@ -47,7 +47,7 @@ impl Parts {
         mount::set_attr(sys.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
         let (tmp, var_tmp, run) = (private(c"tmp")?, private(c"var/tmp")?, private(c"run")?);
         // These two first cover their like in the stage, since only what is attached can be mounted on.
-        let (dev, proc) = (dev(&private)?, proc(&private)?);
+        let (dev, proc) = (dev(&private, recorded)?, proc(&private)?);
         let mounts =
             [(tmp, "tmp"), (var_tmp, "var/tmp"), (run, "run"), (sys, "sys"), (dev, "dev"), (proc, "proc")];
         Ok(Parts { skel, mounts })
@@ -55,12 +55,16 @@ impl Parts {
 }
 
 /// The stage's /dev with a devpts and a shm of its own.
-fn dev(private: &impl Fn(&CStr) -> Result<OwnedFd>) -> Result<OwnedFd> {
+fn dev(private: &impl Fn(&CStr) -> Result<OwnedFd>, recorded: bool) -> Result<OwnedFd> {
     let dev = mount::clone_tree(fd::here(), c"/dev", true).map_err(explain)?;
     mount::attach(&dev, fd::open_path(fd::here(), c"/dev")?, "dev").map_err(explain)?;
     let pts = FsContext::open(c"devpts").map_err(explain)?;
-    for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")] {
+    for (key, value) in [(c"mode", c"0620"), (c"ptmxmode", c"0666")] {
         pts.set(key, value).map_err(explain)?;
+    }
+    // The group `tty`, as everywhere. Where there is one id only it cannot be had.
+    if !recorded {
+        pts.set(c"gid", c"5").map_err(explain)?;
     }
     let pts = pts.mount(attr::NOSUID | attr::NOEXEC).map_err(explain)?;
     mount::attach(pts, fd::open_path(dev.as_fd(), c"pts")?, "dev/pts").map_err(explain)?;

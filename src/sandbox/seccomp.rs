@@ -156,16 +156,38 @@ pub(super) fn program() -> Vec<Instruction> {
     p
 }
 
-/// The program with these calls handed to a supervisor before anything else is decided about them.
-pub(super) fn supervised(program: &[Instruction], calls: &[libc::c_long]) -> Vec<Instruction> {
+/// The program with these calls handed to a supervisor before anything else is decided about them, and `first`
+/// before that. None of them may be one that is denied.
+pub(super) fn supervised(
+    program: &[Instruction],
+    first: &[Instruction],
+    calls: &[libc::c_long],
+) -> Vec<Instruction> {
     // Behind what makes sure that numbers mean what they say.
     const HEAD: usize = if cfg!(target_arch = "x86_64") { 6 } else { 4 };
     let mut p = program[..HEAD].to_vec();
+    p.extend_from_slice(first);
     for call in calls {
         p.extend([jump_eq(*call as u32, 0, 1), ret(libc::SECCOMP_RET_USER_NOTIF)]);
     }
     p.extend_from_slice(&program[HEAD..]);
     p
+}
+
+/// A call returns 0 and does nothing.
+pub(super) fn always_zero(call: libc::c_long) -> [Instruction; 2] {
+    [jump_eq(call as u32, 0, 1), ret(fail(0))]
+}
+
+/// A call that the kernel does not seem to have.
+pub(super) fn not_there(call: libc::c_long) -> [Instruction; 2] {
+    [jump_eq(call as u32, 0, 1), ret(fail(libc::ENOSYS))]
+}
+
+/// Whether [`program`] denies the call whatever its arguments.
+#[cfg(test)]
+pub(super) fn is_denied(call: libc::c_long) -> bool {
+    [NOT_PERMITTED, ONLY_X86, NOT_THERE].iter().any(|calls| calls.contains(&call))
 }
 
 /// A piece of program that returns the verdict on these calls, sorted by number, and allows all others.

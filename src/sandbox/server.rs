@@ -163,7 +163,13 @@ impl Server {
         }
         let (to, from) = socket::pair()?;
         let Some(child) = process::clone_into_namespaces(flags as u64).map_err(hints::explain)? else {
-            init::run(init::Origin { from: &from, executor: &self.own, filter: &self.filter, network });
+            init::run(init::Origin {
+                from: &from,
+                executor: &self.own,
+                filter: &self.filter,
+                network,
+                recorded: self.ids.recorded,
+            });
         };
         let pid = child.pid;
         self.inits.push(child);
@@ -176,9 +182,11 @@ impl Server {
         Ok((pid, to))
     }
 
-    /// Guest ids 0..65535 are the range at the offset, in this process's own namespace.
+    /// Guest ids 0..65535 are the range at the offset, in this process's own namespace. If that has one id, so
+    /// has the guest.
     fn map_ids(&self, pid: i32) -> Result<()> {
-        let map = format!("0 {} {}\n", self.ids.offset, IdShift::MAX_GUEST + 1);
+        let count = if self.ids.recorded { 1 } else { IdShift::MAX_GUEST + 1 };
+        let map = format!("0 {} {count}\n", self.ids.offset);
         for file in ["uid_map", "gid_map"] {
             let path = format!("/proc/{pid}/{file}");
             let written = std::fs::File::options()

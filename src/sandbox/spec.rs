@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Conditions;
 use crate::digest::LayerId;
 use crate::key::ActionDocument;
+use crate::layer::StackOwners;
 use crate::path::GuestPath;
 
 /// One sandbox, ready to start. Plain data: it crosses a socket to the executor.
@@ -21,6 +22,8 @@ pub struct SandboxSpec {
     /// Directories that must exist in the lowest place of the stack so that whiteouts of layers above,
     /// which hide nothing here, stay invisible.
     pub hidden_dirs: Vec<Vec<u8>>,
+    /// Who owns what of the stack, for a sandbox with one id only; nothing otherwise.
+    pub owners: StackOwners,
     /// Name of the run directory below the store's `tmp/`; it holds `upper/` and `work/`.
     pub run: String,
     /// Where the cache mounts of the action are: directory relative to the store root, one a cache mount.

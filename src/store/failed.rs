@@ -3,6 +3,7 @@
 use super::{RunDir, Store, io};
 use crate::digest::ActionKey;
 use crate::error::Result;
+use crate::layer::owners;
 
 impl Store {
     /// Keeps what a failed run wrote, in place of an older state of the same action.
@@ -10,6 +11,10 @@ impl Store {
         let staged = run.path().join("failed");
         io::make_dir(&staged, 0o755)?;
         io::rename(&run.upper(), &staged.join("fs"))?;
+        let owners = run.path().join(owners::LIST);
+        if owners.exists() {
+            io::rename(&owners, &staged.join(owners::LIST))?;
+        }
         // An older state is in the run directory then, and goes with it.
         io::rename_over(&staged, &self.shard("failed", &key.to_hex())).map(drop)
     }

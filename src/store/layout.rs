@@ -126,7 +126,7 @@ pub(super) fn is_store(root: &Path) -> Result<bool> {
 /// there for a moment while isolith makes a store or has cleared one.
 pub(super) fn is_harmless(name: &std::ffi::OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    name.starts_with(b".git") || name.starts_with(b".isolith-") || name == b"locks"
+    name.starts_with(b".git") || name == b"README.md" || name.starts_with(b".isolith-") || name == b"locks"
 }
 
 /// Makes the top directory, its tag and the lock file.

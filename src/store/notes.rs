@@ -44,7 +44,8 @@ impl Store {
             Err(e) => return Err(io::failed("read", &path, e)),
         }
         let temp = self.temp_path()?;
-        io::make_dir(&temp, 0o755)?;
+        // Steps of any user may share it, like a /tmp.
+        io::make_dir(&temp, 0o1777)?;
         tmp::give_to_guest_root(&temp, ids)?;
         if !io::rename_new(&temp, &path)? {
             super::remove_tree(&temp)?; // Another process was faster.

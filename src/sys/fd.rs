@@ -65,6 +65,15 @@ pub fn wait_readable<const N: usize>(
     Ok(polled.map(|p| p.revents != 0))
 }
 
+/// Waits for any of these without a limit: for each the `POLL*` bits that are set.
+pub fn wait_events<const N: usize>(fds: [BorrowedFd<'_>; N]) -> Result<[i16; N]> {
+    let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    let list = polled.as_mut_ptr();
+    // SAFETY: `polled` is valid for N entries.
+    retry(|| unsafe { libc::poll(list, N as libc::nfds_t, -1) }.into(), || "poll".to_string())?;
+    Ok(polled.map(|p| p.revents))
+}
+
 /// Opens `path`, which may be absolute or lead through symlinks, as if `root` were `/`. It cannot come out
 /// of `root`.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {

@@ -3,6 +3,7 @@
 
 pub mod fd;
 pub mod mount;
+pub mod notify;
 pub mod privilege;
 pub mod process;
 pub mod seccomp;

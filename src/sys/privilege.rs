@@ -14,14 +14,17 @@ pub fn effective_ids() -> (u32, u32) {
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
-/// Becomes this user and group for good, with no other groups.
-pub fn become_user(uid: u32, gid: u32) -> Result<()> {
+/// Becomes this user and group for good, with no other groups. `drop_groups` is false where the user namespace
+/// forbids to change them (user_namespaces(7), `/proc/PID/setgroups`).
+pub fn become_user(uid: u32, gid: u32, drop_groups: bool) -> Result<()> {
     // The raw calls: there is one thread, and glibc's wrappers would signal others.
     // SAFETY: plain integers and a null list of length 0.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), || {
-            "setgroups([])".to_string()
-        })?;
+        if drop_groups {
+            check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), || {
+                "setgroups([])".to_string()
+            })?;
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid), || format!("setresgid({gid})"))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid), || format!("setresuid({uid})"))?;
     }

@@ -11,6 +11,8 @@ const SET_MODE_FILTER: u32 = 1;
 /// The speculation mitigation that old kernels attach to seccomp is not needed here and slows every step.
 const SPEC_ALLOW: u32 = 4;
 const NEW_LISTENER: u32 = 8;
+/// Whoever waits for an answer can only be killed (Linux 5.19): a signal would have the call done twice.
+const WAIT_KILLABLE_RECV: u32 = 32;
 
 /// Puts the filter on this process for good; `no_new_privs` must be set. A filter's length is limited to
 /// 4096 instructions by the kernel.
@@ -21,7 +23,7 @@ pub fn load(program: &[Instruction]) -> Result<()> {
 /// Like [`load`], and gives the descriptor at which calls arrive that the program answers with
 /// `SECCOMP_RET_USER_NOTIF`.
 pub fn load_with_listener(program: &[Instruction]) -> Result<OwnedFd> {
-    let fd = set_filter(program, SPEC_ALLOW | NEW_LISTENER)?;
+    let fd = set_filter(program, SPEC_ALLOW | NEW_LISTENER | WAIT_KILLABLE_RECV)?;
     // SAFETY: the descriptor is new and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -46,40 +48,24 @@ pub struct Call {
     pub args: [u64; 6],
 }
 
-/// What came from a listener.
-pub enum Listened {
-    /// A call.
-    Call(Call),
-    /// The call that was announced is gone.
-    Nothing,
-    /// No process has the filter any more.
-    Over,
-}
-
 // ioctls of the listener (`linux/seccomp.h`): _IOWR('!', 0, 80), _IOWR('!', 1, 24), _IOW('!', 4, u64).
 const NOTIF_RECV: libc::c_ulong = 0xC050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xC018_2101;
 const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
 
-/// Takes the call that waits at a listener which has become readable.
-pub fn receive(listener: BorrowedFd<'_>) -> Result<Listened> {
-    let mut polled = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, valid during the call.
-    super::retry(|| unsafe { libc::poll(&raw mut polled, 1, 0) }.into(), || "poll(listener)".to_string())?;
-    if polled.revents & libc::POLLIN == 0 {
-        return Ok(if polled.revents == 0 { Listened::Nothing } else { Listened::Over });
-    }
+/// Takes the call that waits at a listener which has become readable; none when its caller is gone meanwhile.
+pub fn receive(listener: BorrowedFd<'_>) -> Result<Option<Call>> {
     // SAFETY: the kernel wants an all-zero structure and fills it.
     let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: `notif` outlives the call and has the size that is part of the request number.
     let ret = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut notif) };
     match check(ret, || "ioctl(SECCOMP_IOCTL_NOTIF_RECV)".to_string()) {
         // The caller was killed meanwhile.
-        Err(e) if matches!(e.errno(), libc::ENOENT | libc::EINTR) => return Ok(Listened::Nothing),
+        Err(e) if matches!(e.errno(), libc::ENOENT | libc::EINTR) => return Ok(None),
         other => other?,
     };
     let data = notif.data;
-    Ok(Listened::Call(Call { id: notif.id, pid: notif.pid as i32, number: data.nr.into(), args: data.args }))
+    Ok(Some(Call { id: notif.id, pid: notif.pid as i32, number: data.nr.into(), args: data.args }))
 }
 
 /// Lets a call return `value`; a negative one is an error number, as the kernel has it.

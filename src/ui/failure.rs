@@ -46,7 +46,7 @@ pub(super) fn status(status: Status, limit: Option<&str>) -> String {
 /// A step that failed: how, the end of its log, where the rest is, and the command that opens a shell in
 /// the state it left. `flags` are the words that belong on that command line.
 pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags: &[String]) -> String {
-    let target = format!("{}:{}", text::relative(&failure.recipe, cwd), failure.step);
+    let target = format!("{}:{}", text::relative(&failure.recipe, cwd), failure.name);
     let mut words = text::shell_word(&target);
     for flag in flags {
         words += &format!(" {}", text::shell_word(flag));
@@ -93,6 +93,7 @@ mod tests {
     fn failed_steps_say_where_to_look() {
         let mut failure = Failure {
             step: "test".into(),
+            name: "test".into(),
             recipe: "/work/recipes/hello.toml".into(),
             key: ActionKey::of_document(b"x"),
             status: Status::Exited(2),

@@ -12,6 +12,8 @@ pub struct Mode {
     pub gid: u32,
     /// Whether sandboxes can be made for this user.
     pub runs: bool,
+    /// Whether they have one id only, and owners are recorded.
+    pub single: bool,
 }
 
 const COUNT: u64 = 65536;
@@ -37,7 +39,13 @@ fn find() -> Vec<Mode> {
             let name = fields.next()?;
             (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
         });
-        return vec![Mode { name: "current user", uid, gid, runs: has_range(&name.unwrap_or_default()) }];
+        return vec![Mode {
+            name: "current user",
+            uid,
+            gid,
+            runs: true,
+            single: !has_range(&name.unwrap_or_default()),
+        }];
     }
     // Test binaries run one after the other, but several checkouts may not.
     let lock = fs::File::create("/run/isolith-test-users.lock").unwrap();
@@ -55,9 +63,9 @@ fn find() -> Vec<Mode> {
         "isolith-plain has a range in /etc/subuid; it is there to have none"
     );
     vec![
-        Mode { name: "root", uid: 0, gid: 0, runs: true },
-        Mode { name: "user with a range", uid: range.0, gid: range.1, runs: true },
-        Mode { name: "user without a range", uid: plain.0, gid: plain.1, runs: false },
+        Mode { name: "root", uid: 0, gid: 0, runs: true, single: false },
+        Mode { name: "user with a range", uid: range.0, gid: range.1, runs: true, single: false },
+        Mode { name: "user without a range", uid: plain.0, gid: plain.1, runs: true, single: true },
     ]
 }
 

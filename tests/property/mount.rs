@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::wild;
 
 /// Ids are as they are on disk: the tests run as the machine's root.
-pub const IDS: IdShift = IdShift { offset: 0 };
+pub const IDS: IdShift = IdShift::by(0);
 
 /// Puts the calling thread into a mount namespace of its own.
 pub fn private_mounts() {

@@ -33,7 +33,7 @@ fn check(manifest: &Manifest) {
         assert_eq!(verify(manifest, fs, IDS), Ok(()));
     }
     // Other ids on disk, the same layer; and the same bytes from there.
-    let shift = IdShift { offset: 0x6FFF_0000 };
+    let shift = IdShift::by(0x6FFF_0000);
     let shifted = dir.path().join("shifted");
     std::fs::create_dir(&shifted).unwrap();
     assert_eq!(unpack(&archive[..], &shifted, shift).unwrap().id(), manifest.id());

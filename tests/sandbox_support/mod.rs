@@ -138,6 +138,7 @@ impl Fixture {
             layers: vec![self.busybox],
             on_top: None,
             hidden_dirs: vec![],
+            owners: Default::default(),
             run,
             caches: vec![],
             secrets: vec![],

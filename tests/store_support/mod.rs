@@ -16,7 +16,7 @@ use isolith::store::{ActionRecord, DefinitionRecord, RootRecord, RootStep, Store
 /// Ids this process may give files to.
 pub fn ids() -> IdShift {
     let me = rustix::process::geteuid().as_raw();
-    IdShift { offset: if me == 0 { 0x6FFF_0000 } else { me } }
+    IdShift::by(if me == 0 { 0x6FFF_0000 } else { me })
 }
 
 /// Puts a layer with one file into the store, the way a step does.

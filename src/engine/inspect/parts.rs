@@ -110,12 +110,9 @@ fn contents(reader: impl Read) -> Option<Part> {
 fn zip(bytes: &[u8]) -> Option<Vec<Part>> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
     let mut parts = Vec::new();
+    let mut room = LARGEST;
     for at in 0..archive.len() {
-        // Raw where the method of compression is one that nobody uses for reproducible things.
-        let mut member = match archive.by_index(at) {
-            Ok(member) => member,
-            Err(_) => return None,
-        };
+        let mut member = archive.by_index(at).ok()?;
         let facts = vec![
             ("time", member.last_modified().map_or_else(|| "none".to_string(), |time| time.to_string())),
             ("mode", member.unix_mode().map_or_else(|| "none".to_string(), |mode| format!("{mode:o}"))),
@@ -123,7 +120,7 @@ fn zip(bytes: &[u8]) -> Option<Vec<Part>> {
         ];
         let name = String::from_utf8_lossy(member.name_raw()).into_owned();
         let mut data = Vec::new();
-        (&mut member).take(LARGEST).read_to_end(&mut data).ok()?;
+        room -= (&mut member).take(room).read_to_end(&mut data).ok()? as u64;
         parts.push(Part::new(name, facts, data));
     }
     Some(parts)

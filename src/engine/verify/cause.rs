@@ -57,6 +57,7 @@ const HASH_ORDER: Kind =
 const UID: Kind = ("user or group id", "set the owner: `install -o 0 -g 0`, `tar --owner=0 --group=0`");
 const BUILD_ID: Kind =
     ("build id", "it is a hash of the rest: look for what else differs, or link with -Wl,--build-id=none");
+const LOCALE: Kind = ("locale", "sort and compare in one locale: LC_ALL=C");
 const RACE: Kind = (
     "parallel race",
     "name what must come before what (make: the missing dependency), or do not use -j there",
@@ -157,6 +158,15 @@ impl Found<'_> {
         };
         if !gone.is_empty() && sorted(&gone) == sorted(&come) {
             // A scramble looks like a hash table, a few lines that have moved like processes that overtook others.
+            let side = |sign: char| -> Vec<&str> {
+                text.lines().filter_map(|line| line.strip_prefix([sign, ' '])).collect()
+            };
+            let (old, new) = (side('-'), side('+'));
+            let by_locale =
+                |one: &[&str], other: &[&str]| one.is_sorted() && folds(other) && !other.is_sorted();
+            if by_locale(&old, &new) || by_locale(&new, &old) {
+                self.add(LOCALE, "the same lines, sorted by other rules");
+            }
             let kept = text.lines().filter(|line| line.starts_with(' ')).count();
             return self.order("the same lines in another order", gone.len() <= kept);
         }
@@ -288,6 +298,11 @@ impl Found<'_> {
     }
 }
 
+/// Sorted as most locales do it: upper and lower case together.
+fn folds(lines: &[&str]) -> bool {
+    lines.is_sorted_by_key(|line| line.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,6 +354,7 @@ mod tests {
         );
         assert_eq!(first("a\nb\nc\n", "c\nb\na\n", &[DirOrder]), DIR_ORDER.0);
         assert_eq!(first("{'x', 'y', 'z'}\n", "{'z', 'x', 'y'}\n", &[]), HASH_ORDER.0);
+        assert_eq!(first("B\nD\na\nc\n", "a\nB\nc\nD\n", &[]), LOCALE.0);
         assert_eq!(first("a\nb\nc\nd\n", "b\nc\nd\na\n", &[]), RACE.0);
         assert_eq!(first("src /build/a1/x.c\n", "src /build/b2/x.c\n", &[]), BUILD_PATH.0);
     }

@@ -36,7 +36,16 @@ pub fn identical(reference: &Reference) -> Vec<Step> {
 
 fn same(name: &str, reference: LayerId) -> Step {
     let name = name.to_string();
-    Step { name, reference, other: None, below: None, log: vec![], paths: vec![], diffoscope: None }
+    Step {
+        name,
+        reference,
+        other: None,
+        below: None,
+        log: vec![],
+        paths: vec![],
+        more_paths: 0,
+        diffoscope: None,
+    }
 }
 
 /// Every step with what differs in it; each is compared with the first round in which it differs.
@@ -75,8 +84,8 @@ pub fn steps(
             if let Some(dir) = report {
                 step.diffoscope = diffoscope::page(dir, name, one.1.as_path(), other.1.as_path());
             }
-            let mut found = differences(&one.0, &other.0)?;
-            found.truncate(MOST_PATHS);
+            let (found, more) = differences(&one.0, &other.0, MOST_PATHS)?;
+            step.more_paths = more;
             let (left, right) = (inodes(&one.1), inodes(&other.1));
             let clues = Clues {
                 on: known.on,

@@ -14,6 +14,7 @@ mod report;
 mod round;
 mod search;
 mod setting;
+mod space;
 mod variation;
 mod words;
 
@@ -98,6 +99,7 @@ impl Session {
         request: &VerifyRequest,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
+        area::sweep(&variation::PLACES.map(std::path::Path::new));
         let mut machine = Machine::look(self.store.root());
         if let Ok(user) = machine.other_user {
             machine.other_user = self.can_read(request, &machine, user);
@@ -106,7 +108,7 @@ impl Session {
         let mut kept = Vec::new();
         let result = self.verify_in(request, &machine, choices, &mut kept, progress);
         // What is left belongs to ids of sandboxes. Their mapping is entered already unless something went wrong.
-        let entered = if kept.is_empty() { Ok(IdShift { offset: 0 }) } else { self.enter_ids() };
+        let entered = if kept.is_empty() { Ok(IdShift::by(0)) } else { self.enter_ids() };
         let removed: Result<Vec<()>> = kept.into_iter().map(|kept| kept.area.remove()).collect();
         let found = result?;
         entered?;
@@ -118,7 +120,7 @@ impl Session {
         &mut self,
         request: &VerifyRequest,
         machine: &Machine,
-        choices: Vec<Choice>,
+        mut choices: Vec<Choice>,
         kept: &mut Vec<Kept>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
@@ -130,8 +132,6 @@ impl Session {
         }
         let cancel = self.cancel.clone();
         let job = Job { recipe: &request.request.recipe, until, pass: &request.pass, cancel: &cancel };
-        let on: Vec<Variation> =
-            choices.iter().filter(|choice| choice.applied).map(|choice| choice.name).collect();
         let mut rounds = Vec::new();
         let stored = self.stored(&planned, until)?;
         let total = if stored.is_some() { request.rounds.max(1) } else { request.rounds.max(2) };
@@ -158,6 +158,9 @@ impl Session {
                 Reference { steps: built.outcome.steps.clone(), store: Some(built.area.store().to_owned()) }
             }
         };
+        space::check(&self.store, &planned, &reference, machine, &mut choices)?;
+        let on: Vec<Variation> =
+            choices.iter().filter(|choice| choice.applied).map(|choice| choice.name).collect();
         let mut numbered: Vec<(usize, usize)> = Vec::new();
         for number in rounds.len() + 1..=total {
             let turn = numbered.len();

@@ -71,6 +71,8 @@ pub struct Step {
     pub log: Vec<String>,
     /// What differs, path by path.
     pub paths: Vec<Path>,
+    /// How many more paths differ.
+    pub more_paths: usize,
     /// Where diffoscope's page is, relative to the report.
     pub diffoscope: Option<String>,
 }

@@ -151,9 +151,9 @@ pub struct Machine {
 }
 
 /// Public places where a store can be for a while.
-const PLACES: [&str; 3] = ["/dev/shm", "/var/tmp", "/tmp"];
+pub const PLACES: [&str; 3] = ["/dev/shm", "/var/tmp", "/tmp"];
 /// A place with less room is not used.
-const LEAST_ROOM: u64 = 1 << 30;
+const LEAST_ROOM: u64 = 256 << 20;
 
 impl Machine {
     /// Looks at this machine, with the store at `store`.
@@ -167,11 +167,10 @@ impl Machine {
             else {
                 continue;
             };
-            let room = found.f_bavail.saturating_mul(found.f_bsize as u64);
             if Some(found.f_type) == own {
                 like.get_or_insert_with(|| place.to_owned());
-            } else if room < LEAST_ROOM {
-                other = other.or(Err(format!("`{}` has less than 1 GiB of room", place.display())));
+            } else if room(place) < LEAST_ROOM {
+                other = other.or(Err(format!("`{}` has less than 256 MiB of room", place.display())));
             } else {
                 other = other.or(Ok(place.to_owned()));
             }
@@ -186,6 +185,11 @@ impl Machine {
             other_ids: if root { other_ids() } else { Err(only_root()) },
         }
     }
+}
+
+/// Bytes that an ordinary user may still write there.
+pub fn room(place: &Path) -> u64 {
+    rustix::fs::statfs(place).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_bsize as u64))
 }
 
 /// Layers cannot lie on overlayfs and on network file systems (magic numbers of statfs(2)).

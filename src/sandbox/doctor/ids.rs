@@ -1,7 +1,7 @@
 //! Whether a sandbox can have the ids 0 to 65535.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::ids::{COUNT, direct, intervals, subordinate};
 use super::{Check, Examiner};
@@ -35,31 +35,49 @@ fn user(examiner: &Examiner, check: Check) -> Check {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     let name = name.unwrap_or_else(|| uid.to_string());
+    match range(examiner, &name) {
+        Ok(found) => check.ok(found),
+        // Without a range there is one id, which needs a supervisor.
+        Err((why, fix)) => {
+            let actions = examiner.read("proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+            if !actions.split_whitespace().any(|action| action == "user_notif") {
+                return check.fail(format!("{why}; and the kernel has no seccomp user notification"), fix);
+            }
+            check.warn(
+                format!("{why}: steps have one id, and who owns their files is recorded; this is slower, and all steps run as 0:0"),
+                fix,
+            )
+        }
+    }
+}
+
+/// The full range of a user; or why there is none, and what gives one.
+fn range(examiner: &Examiner, name: &str) -> Result<String, (String, String)> {
     let missing: Vec<&str> =
-        ["newuidmap", "newgidmap"].into_iter().filter(|helper| !privileged(examiner, helper)).collect();
+        ["newuidmap", "newgidmap"].into_iter().filter(|helper| !privileged(&examiner.root, helper)).collect();
     if !missing.is_empty() {
-        return check.fail(
+        return Err((
             format!("{} not installed, or without its set-user-id bit", missing.join(" and ")),
-            "sudo apt install uidmap   # other systems: shadow-utils, shadow or shadow-uidmap",
-        );
+            "sudo apt install uidmap   # other systems: shadow-utils, shadow or shadow-uidmap".to_owned(),
+        ));
     }
     if examiner.read("proc/self/status").is_some_and(|text| text.contains("NoNewPrivs:\t1")) {
-        return check.fail(
-            "newuidmap cannot work: this process runs with no_new_privs",
-            "start it without no_new_privs (systemd: NoNewPrivileges=no; Kubernetes: allowPrivilegeEscalation: true)",
-        );
+        return Err((
+            "newuidmap cannot work: this process runs with no_new_privs".to_owned(),
+            "start it without no_new_privs (systemd: NoNewPrivileges=no; Kubernetes: allowPrivilegeEscalation: true)".to_owned(),
+        ));
     }
     let [subuid, subgid] = ["etc/subuid", "etc/subgid"].map(|file| examiner.read(file).unwrap_or_default());
-    let own = |file: &str| subordinate(file, uid, Some(&name));
+    let own = |file: &str| subordinate(file, examiner.uid, Some(name));
     match (own(&subuid), own(&subgid)) {
         (Some(users), Some(groups)) => {
-            check.ok(format!("newuidmap and newgidmap, user ids from {users}, group ids from {groups}"))
+            Ok(format!("newuidmap and newgidmap, user ids from {users}, group ids from {groups}"))
         }
         (users, groups) => {
             let files = [users.is_none().then_some("/etc/subuid"), groups.is_none().then_some("/etc/subgid")];
             let files: Vec<&str> = files.into_iter().flatten().collect();
             let found = format!("{name} has no range of {COUNT} ids in {}", files.join(" and "));
-            check.fail(found, range_command(uid, &name, &subuid, &subgid))
+            Err((found, range_command(examiner.uid, name, &subuid, &subgid)))
         }
     }
 }
@@ -92,9 +110,9 @@ fn free_range(files: &[&str]) -> u64 {
 }
 
 /// Whether a helper is installed so that it has more rights than its caller.
-fn privileged(examiner: &Examiner, name: &str) -> bool {
+pub(in super::super) fn privileged(root: &Path, name: &str) -> bool {
     let places = ["usr/bin", "bin", "usr/local/bin", "run/wrappers/bin"];
-    places.iter().map(|place| examiner.root.join(place).join(name)).any(|path: PathBuf| {
+    places.iter().map(|place| root.join(place).join(name)).any(|path: PathBuf| {
         let Ok(meta) = path.metadata() else { return false };
         let set_id = meta.permissions().mode() & 0o4001 == 0o4001;
         set_id || xattr::get(&path, "security.capability").is_ok_and(|caps| caps.is_some())

@@ -11,10 +11,9 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, RawDir, SeekFrom, fstat, seek};
 
-use super::{Answer, Handler, descriptor_of};
+use super::{Answer, Answered, Asked, Handler, descriptor_of};
 use crate::sandbox::conditions::DirOrder;
 use crate::sys::process;
-use crate::sys::seccomp::Call;
 
 /// Listings that are remembered; the oldest ones go when there are more.
 const MOST: usize = 256;
@@ -42,11 +41,12 @@ impl Dirs {
 }
 
 impl Handler for Dirs {
-    fn calls(&self) -> &'static [libc::c_long] {
-        &[libc::SYS_getdents64]
+    fn calls(&self) -> Vec<libc::c_long> {
+        vec![libc::SYS_getdents64]
     }
 
-    fn handle(&mut self, call: &Call) -> Result<Answer, i32> {
+    fn handle(&mut self, asked: &Asked<'_>) -> Answered {
+        let call = &asked.call;
         let [number, address, room, ..] = call.args;
         let dir = descriptor_of(call, number as i32)?;
         let stat = fstat(&dir).map_err(|e| e.raw_os_error())?;

@@ -105,6 +105,9 @@ fn one(out: &mut String, step: &Step) {
     for found in &step.paths {
         path(out, found);
     }
+    if step.more_paths > 0 {
+        let _ = writeln!(out, "<p>{} more paths differ.</p>", step.more_paths);
+    }
 }
 
 fn path(out: &mut String, found: &Path) {

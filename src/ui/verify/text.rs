@@ -128,11 +128,9 @@ fn one(out: &mut String, style: Style, step: &Step) {
             let _ = writeln!(out, "    {} {}", style.cyan("fix:"), cause.fix);
         }
     }
-    if step.paths.len() > MOST_PATHS {
-        let _ = writeln!(
-            out,
-            "  … {} more; --report DIR has them all",
-            count(step.paths.len() - MOST_PATHS, "path")
-        );
+    let more = step.paths.len().saturating_sub(MOST_PATHS);
+    if more + step.more_paths > 0 {
+        let hint = if more > 0 { "; --report DIR shows more" } else { "" };
+        let _ = writeln!(out, "  … {}{hint}", count(more + step.more_paths, "more path"));
     }
 }

@@ -1,0 +1,336 @@
+//! Owners, where the sandbox has one id only: every `chown` is recorded, and every `stat` shows the record.
+//!
+//! What the kernel does besides (look-up, errors, clearing of setuid bits and capabilities, the change time, the
+//! copy into the upper layer) it still does: the call is carried out on the real object with the one id.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use super::callee::{Here, Named, Resolver};
+use super::records::{Look, Records, hands_down, link};
+use super::{Answer, Answered, Asked, Handler, failed, groups, xattrs};
+use crate::error::Result;
+use crate::layer::{IdShift, StackOwners, owners};
+use crate::sandbox::{SandboxSpec, seccomp};
+use crate::sys::notify;
+use crate::sys::seccomp::Instruction;
+use crate::sys::{cstring, fd, privilege, process};
+
+/// The value of an id argument that keeps the id.
+const KEEP: u32 = u32::MAX;
+
+/// The feature.
+pub(super) struct Ids {
+    stack: StackOwners,
+    /// The file that takes what stands nowhere else at the end.
+    list: OwnedFd,
+    /// By the call's number.
+    kinds: Vec<Option<Kind>>,
+    /// Since the start.
+    state: Option<State>,
+}
+
+/// What is known while the step runs.
+pub(super) struct State {
+    pub(super) records: Records,
+    pub(super) resolver: Resolver,
+}
+
+impl Ids {
+    /// Opens the list in the run directory. The root is still the stage.
+    pub(super) fn prepare(spec: &SandboxSpec) -> Result<Ids> {
+        let root = fd::open_path(fd::here(), c"/")?;
+        let path = cstring(format!("tmp/{}/{}", spec.run, owners::LIST))?;
+        let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY;
+        let list = fd::open_in_root(root.as_fd(), &path, flags, 0o600)?;
+        let mut kinds = vec![None; super::CALLS];
+        for (nr, kind) in CALLS.iter().chain(OLD_CALLS) {
+            kinds[*nr as usize] = Some(*kind);
+        }
+        Ok(Ids { stack: spec.owners.clone(), list, kinds, state: None })
+    }
+}
+
+/// What a call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chown,
+    Stat,
+    Statx,
+    Chmod,
+    Rename,
+    Link,
+    ChangeRoot,
+    SetGroups,
+    ListAttributes,
+    NamedAttribute { write: bool },
+}
+
+/// Every call that is asked about.
+const CALLS: &[(libc::c_long, Kind)] = &[
+    (libc::SYS_fchown, Kind::Chown),
+    (libc::SYS_fchownat, Kind::Chown),
+    (libc::SYS_fstat, Kind::Stat),
+    (libc::SYS_newfstatat, Kind::Stat),
+    (libc::SYS_statx, Kind::Statx),
+    (libc::SYS_fchmod, Kind::Chmod),
+    (libc::SYS_fchmodat, Kind::Chmod),
+    (FCHMODAT2, Kind::Chmod),
+    (libc::SYS_renameat, Kind::Rename),
+    (libc::SYS_renameat2, Kind::Rename),
+    (libc::SYS_linkat, Kind::Link),
+    (libc::SYS_chroot, Kind::ChangeRoot),
+    (libc::SYS_setgroups, Kind::SetGroups),
+    (libc::SYS_listxattr, Kind::ListAttributes),
+    (libc::SYS_llistxattr, Kind::ListAttributes),
+    (libc::SYS_flistxattr, Kind::ListAttributes),
+    (libc::SYS_getxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_lgetxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_fgetxattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_setxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_lsetxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_fsetxattr, Kind::NamedAttribute { write: true }),
+    (libc::SYS_removexattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_lremovexattr, Kind::NamedAttribute { write: false }),
+    (libc::SYS_fremovexattr, Kind::NamedAttribute { write: false }),
+];
+
+/// Those that newer architectures never had.
+#[cfg(target_arch = "x86_64")]
+const OLD_CALLS: &[(libc::c_long, Kind)] = &[
+    (libc::SYS_chown, Kind::Chown),
+    (libc::SYS_lchown, Kind::Chown),
+    (libc::SYS_stat, Kind::Stat),
+    (libc::SYS_lstat, Kind::Stat),
+    (libc::SYS_chmod, Kind::Chmod),
+    (libc::SYS_rename, Kind::Rename),
+    (libc::SYS_link, Kind::Link),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_CALLS: &[(libc::c_long, Kind)] = &[];
+
+/// Missing in libc.
+pub(super) const FCHMODAT2: libc::c_long = 452;
+
+/// Linux 6.13's calls on extended attributes by directory: programs have the older ones.
+const NOT_THERE: [libc::c_long; 4] = [463, 464, 465, 466];
+
+/// The numbers of all of them.
+pub(super) fn calls() -> Vec<libc::c_long> {
+    CALLS.iter().chain(OLD_CALLS).map(|(nr, _)| *nr).collect()
+}
+
+impl Handler for Ids {
+    fn calls(&self) -> Vec<libc::c_long> {
+        calls()
+    }
+
+    /// The caller's other groups stay, since the kernel does not let the step drop them. It does not see them.
+    fn filter(&self) -> Vec<Instruction> {
+        let mut p = seccomp::always_zero(libc::SYS_getgroups).to_vec();
+        p.extend(NOT_THERE.iter().flat_map(|nr| seccomp::not_there(*nr)));
+        p
+    }
+
+    fn keeps(&self) -> Vec<RawFd> {
+        vec![self.list.as_raw_fd()]
+    }
+
+    /// What the sandbox's root may do to files; sys_chroot to look paths up as a process does that has changed
+    /// its root.
+    fn capabilities(&self) -> u64 {
+        const CHOWN: u64 = 1;
+        const DAC_OVERRIDE: u64 = 1 << 1;
+        const FOWNER: u64 = 1 << 3;
+        const FSETID: u64 = 1 << 4;
+        const SYS_CHROOT: u64 = 1 << 18;
+        CHOWN | DAC_OVERRIDE | FOWNER | FSETID | SYS_CHROOT | super::CAP_SYS_PTRACE
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        // Each owner that is kept in memory takes a descriptor.
+        let (_, most) = privilege::limit(libc::RLIMIT_NOFILE)?;
+        privilege::set_limit(libc::RLIMIT_NOFILE, most, most)?;
+        let resolver = Resolver::new().map_err(|e| failed("open(\"/\", O_PATH)", e))?;
+        self.state = Some(State { records: Records::of(&self.stack), resolver });
+        Ok(())
+    }
+
+    fn handle(&mut self, asked: &Asked<'_>) -> Answered {
+        let kind = self.kinds.get(asked.call.number as usize).copied().flatten();
+        let (Some(kind), Some(state)) = (kind, &mut self.state) else { return Ok(Answer::Continue) };
+        match kind {
+            Kind::Chown => state.chown(asked),
+            Kind::ChangeRoot => {
+                state.resolver.chrooted = true;
+                Ok(Answer::Continue)
+            }
+            Kind::SetGroups => set_groups(asked),
+            Kind::NamedAttribute { write } => xattrs::named(state, asked, write),
+            // Most steps never get past this.
+            _ if state.records.is_empty() => Ok(Answer::Continue),
+            Kind::Stat | Kind::Statx => state.stat(asked, kind == Kind::Statx),
+            Kind::ListAttributes => xattrs::list(state, asked),
+            Kind::Chmod => groups::chmod(state, asked),
+            Kind::Rename => groups::rename(state, asked),
+            Kind::Link => groups::link(state, asked),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut list = std::fs::File::from(self.list.try_clone().map_err(|e| failed("dup", e))?);
+        list.write_all(&state.records.list()).map_err(|e| failed("write the list of owners", e))
+    }
+}
+
+/// Groups that do no more than the one there is can be had: none, or 0. The kernel refuses all.
+fn set_groups(asked: &Asked<'_>) -> Answered {
+    let mut groups = [0; 64];
+    let bytes = 4 * asked.call.args[0] as usize;
+    let Some(list) = groups.get_mut(..bytes) else { return Ok(Answer::Continue) };
+    match notify::read_memory(asked.call.pid, asked.call.args[1], list) {
+        Ok(()) if list.iter().all(|b| *b == 0) => Ok(Answer::Value(0)),
+        _ => Ok(Answer::Continue),
+    }
+}
+
+impl State {
+    fn chown(&mut self, asked: &Asked<'_>) -> Answered {
+        let (named, at) = match asked.call.number {
+            libc::SYS_fchown => (Named::Fd(asked.int(0)), 1),
+            libc::SYS_fchownat => (Named::at(asked, 0, 1, asked.int(4)), 2),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_chown => (Named::path(asked, 0, true), 1),
+            _ => (Named::path(asked, 0, false), 1),
+        };
+        let (uid, gid) = (asked.int(at) as u32, asked.int(at + 1) as u32);
+        let exists = |id| id == KEEP || id <= IdShift::MAX_GUEST;
+        let here = self.resolver.here(asked, named);
+        if let Some(here) = &here
+            && (uid, gid) != (KEEP, KEEP)
+            && exists(uid)
+            && exists(gid)
+            && let Some(done) = self.change_file(asked, here, uid, gid)
+        {
+            return done;
+        }
+        let object = match here {
+            Some(here) => here.open(),
+            None => self.resolver.open(asked, named),
+        };
+        let Some(object) = object else { return Ok(Answer::Continue) };
+        if !exists(uid) || !exists(gid) {
+            return Err(libc::EINVAL);
+        }
+        if !asked.is_waiting() {
+            return Ok(Answer::Continue);
+        }
+        match self.change(object, uid, gid) {
+            Ok(()) => Ok(Answer::Value(0)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The usual case in few calls: a file that no rule is about. None when it is not that.
+    fn change_file(&mut self, asked: &Asked<'_>, here: &Here, uid: u32, gid: u32) -> Option<Answered> {
+        let stat = here.stat().ok()?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return None;
+        }
+        let before = match (uid, gid) {
+            (KEEP, _) | (_, KEEP) | (0, 0) => match self.records.look(here) {
+                Look::Nothing => None,
+                Look::Owner(owner) => Some(owner),
+                Look::Unsure => return None,
+            },
+            _ => None,
+        };
+        if !asked.is_waiting() {
+            return Some(Ok(Answer::Continue));
+        }
+        let one = |id| if id == KEEP { KEEP } else { 0 };
+        if let Err(e) = notify::chown(&here.path, here.follow, one(uid), one(gid)) {
+            return Some(Err(e.errno()));
+        }
+        let kept = before.unwrap_or((0, 0));
+        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
+        if owner == (0, 0) && before.is_none() {
+            return Some(Ok(Answer::Value(0)));
+        }
+        match self.records.set_attribute(&here.path, here.follow, owner) {
+            Ok(true) => Some(Ok(Answer::Value(0))),
+            Ok(false) => None,
+            Err(e) => Some(Err(e.raw_os_error())),
+        }
+    }
+
+    fn change(&mut self, object: OwnedFd, uid: u32, gid: u32) -> std::result::Result<(), i32> {
+        let object = object.as_fd();
+        let stat = rustix::fs::fstat(object).map_err(|e| e.raw_os_error())?;
+        let before = self.records.owner(object);
+        let kept = before.unwrap_or((0, 0));
+        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
+        let errno = |e: rustix::io::Errno| e.raw_os_error();
+        if hands_down(&stat) && owner.1 != kept.1 {
+            self.records.settle(object).map_err(errno)?;
+        }
+        let one = |id| if id == KEEP { KEEP } else { 0 };
+        notify::chown(&link(object), true, one(uid), one(gid)).map_err(|e| e.errno())?;
+        if (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some()) {
+            self.records.set(object, owner).map_err(errno)?;
+        }
+        if hands_down(&stat) && owner.1 != 0 {
+            self.records.share(object);
+        }
+        Ok(())
+    }
+
+    fn stat(&mut self, asked: &Asked<'_>, extended: bool) -> Answered {
+        let (named, to) = match asked.call.number {
+            libc::SYS_fstat => (Named::Fd(asked.int(0)), 1),
+            libc::SYS_newfstatat => (Named::at(asked, 0, 1, asked.int(3)), 2),
+            libc::SYS_statx => (Named::at(asked, 0, 1, asked.int(2)), 4),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_stat => (Named::path(asked, 0, true), 1),
+            _ => (Named::path(asked, 0, false), 1),
+        };
+        let mut here = self.resolver.here(asked, named);
+        let owner = match here.as_ref().map(|here| self.records.look(here)) {
+            Some(Look::Nothing) => return Ok(Answer::Continue),
+            Some(Look::Owner(owner)) => Some(owner),
+            _ => None,
+        };
+        // As long as it is open, its name here leads to the object.
+        let object;
+        let (here, owner) = match (&here, owner) {
+            (Some(here), Some(owner)) => (here, owner),
+            _ => {
+                object = match here.take() {
+                    Some(here) => here.open(),
+                    None => self.resolver.open(asked, named),
+                };
+                let Some(object) = &object else { return Ok(Answer::Continue) };
+                let Some(owner) = self.records.owner(object.as_fd()) else { return Ok(Answer::Continue) };
+                (&*here.insert(Here::of(object.as_fd())), owner)
+            }
+        };
+        let bytes = match extended {
+            true => {
+                let keep = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+                let flags = asked.int(2) & keep | if here.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+                notify::statx_bytes(&here.path, flags, asked.int(3) as u32, owner)
+            }
+            false => notify::stat_bytes(&here.path, here.follow, owner),
+        };
+        if !asked.is_waiting() {
+            return Ok(Answer::Continue);
+        }
+        let written =
+            bytes.and_then(|bytes| process::write_memory(asked.call.pid, asked.call.args[to], &bytes));
+        match written {
+            Ok(()) => Ok(Answer::Value(0)),
+            Err(e) => Err(e.errno()),
+        }
+    }
+}
