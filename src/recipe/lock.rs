@@ -220,6 +220,7 @@ impl Lock {
             table.insert(name, Item::Table(new));
         }
         let Some(entry) = table.get_mut(name).and_then(Item::as_table_mut) else { return };
+        let is_new = entry.is_empty();
         let ours = ["url", "sha256", "sha512", "blake3", "size", "git", "tag", "branch", "rev"];
         for key in ours.into_iter().filter(|key| !keys.iter().any(|(new, _)| new == key)) {
             entry.remove(key);
@@ -238,6 +239,10 @@ impl Lock {
                 *value.decor_mut() = old.decor().clone();
             }
             entry.insert(key, Item::Value(value));
+        }
+        // Read again, so that every table knows its position.
+        if is_new && let Ok(doc) = self.doc.to_string().parse() {
+            self.doc = doc;
         }
     }
 }

@@ -53,7 +53,7 @@ impl Place {
 
 /// Ids that any user can give files.
 pub fn ids() -> IdShift {
-    IdShift { offset: rustix::process::geteuid().as_raw() }
+    IdShift { offset: rustix::process::geteuid().as_raw(), recorded: false }
 }
 
 /// Remembers what it was told.
