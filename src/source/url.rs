@@ -79,7 +79,7 @@ impl Url {
             return None;
         }
         let mut bytes = Vec::new();
-        let mut rest = self.text[self.path..].as_bytes();
+        let mut rest = &self.text.as_bytes()[self.path..];
         while let [first, tail @ ..] = rest {
             let code = match tail {
                 [a, b, ..] if *first == b'%' => {

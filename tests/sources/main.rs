@@ -25,7 +25,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new() -> Place {
+    pub(crate) fn new() -> Place {
         let dir =
             tempfile::tempdir_in(if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" }).unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
