@@ -53,7 +53,7 @@ impl Place {
 
 /// Ids that any user can give files.
 pub fn ids() -> IdShift {
-    IdShift { offset: rustix::process::geteuid().as_raw(), recorded: false }
+    IdShift::by(rustix::process::geteuid().as_raw())
 }
 
 /// Remembers what it was told.

@@ -175,6 +175,8 @@ fn trouble(why: ureq::Error, access: &Access, watch: &dyn Watch) -> Trouble {
     match why {
         E::Timeout(_) => Trouble::Passing(stalled(access.stall, 0)),
         E::HostNotFound => Trouble::Passing("the host is not known".into()),
+        // What TLS does not accept now it will not accept later.
+        E::Io(why) if why.kind() == std::io::ErrorKind::InvalidData => Trouble::Final(why.to_string()),
         why @ (E::Io(_) | E::ConnectionFailed) => Trouble::Passing(why.to_string()),
         why => Trouble::Final(why.to_string()),
     }
