@@ -42,6 +42,8 @@ fn the_store_is_where_the_strongest_says() {
     assert_eq!(path(&world, &[]), at(&world, "env"));
     assert_eq!(path(&world, &["--store", "flag"]), at(&world, "work/flag"));
 
+    world.write("r.toml", "name = \"r\"\n[base]\nscratch = true\n");
+    assert_eq!(world.isolith(&["explain", "r.toml"]).code, 0);
     let run = world.isolith(&["store", "info"]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stdout.contains("environment variable ISOLITH_STORE"), "{run}");
@@ -107,4 +109,30 @@ fn a_closed_pipe_ends_the_command_quietly() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked") && !stderr.contains("error"), "{stderr}");
+}
+
+#[test]
+fn looking_at_a_store_makes_none() {
+    let world = world();
+    for args in [["store", "info"], ["store", "fsck"], ["store", "clear"]] {
+        let run = world.isolith(&[&args[..], &["--store", "none"]].concat());
+        assert_eq!(run.code, 2, "{run}");
+        assert!(run.stderr.contains("not an isolith store") && run.stderr.contains("hint:"), "{run}");
+        assert!(!world.path("work/none").exists(), "{run}");
+    }
+}
+
+#[test]
+fn targets_that_cannot_be_meant_are_refused_before_anything_is_built() {
+    let world = world();
+    world.write("r.toml", "name = \"r\"\n[base]\nscratch = true\n");
+    for (target, said) in
+        [("zip:e.zip", "unknown kind `zip`"), ("tar:no/x.tar", "mkdir -p no"), ("no/x", "mkdir -p no")]
+    {
+        for args in [&["build", "r.toml", "--output", target][..], &["export", "r.toml", target]] {
+            let run = world.isolith(args);
+            assert_eq!(run.code, 2, "{run}");
+            assert!(run.stderr.contains(said), "{run}");
+        }
+    }
 }

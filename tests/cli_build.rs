@@ -153,6 +153,9 @@ fn cache_policies() {
         let run = isolith(world, &["build", "recipe.toml", "--fail-on-miss"]);
         assert_eq!(run.code, 4, "{run}");
         assert!(run.stderr.contains("greet"), "the step is not named: {run}");
+        let run = isolith(world, &["build", "recipe.toml", "--fail-on-miss", "--set", "WHO=a b"]);
+        let hint = format!("isolith explain recipe.toml --set 'WHO=a b' --store {}", world.store().display());
+        assert!(run.stderr.contains(&hint), "{run}");
         let json = |flags: &[&str]| {
             let run = isolith(world, &[&["build", "recipe.toml", "--progress", "json"], flags].concat());
             assert_eq!(run.code, 0, "{run}");

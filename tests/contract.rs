@@ -801,6 +801,9 @@ fn doctor_is_content_where_builds_work() {
         {
             assert!(said.contains(name), "no `{name}`: {doctor}");
         }
+        let names = fs::read_dir(world.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".isolith")).collect();
+        assert!(left.is_empty(), "{}: {left:?}", world.mode.name);
     });
 }
 

@@ -140,6 +140,18 @@ fn what_is_not_said_has_a_default() {
 }
 
 #[test]
+fn line_ends_of_another_system_are_no_part_of_a_script() {
+    let text = |step: &str| {
+        let recipe = parse(&format!("[[step]]\r\nname = \"one\"\r\nrun = {step}\r\n"));
+        recipe.steps[0].argv[2].clone()
+    };
+    assert_eq!(text("\"\"\"\r\nif true; then\r\n  true\r\nfi\r\n\"\"\""), "if true; then\n  true\nfi\n");
+    assert_eq!(text("'''\r\ntrue\r\n'''"), "true\n");
+    // Whoever writes the escape means it.
+    assert_eq!(text("\"printf a\\r\\nb\""), "printf a\r\nb");
+}
+
+#[test]
 fn bases() {
     let base = |base: &str| {
         let text = format!("name = \"demo\"\n[base]\n{base}\n");

@@ -14,6 +14,7 @@ use crate::engine::verify::{Outside, Setting};
 use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
 use crate::error::{Class, Error, Result};
 use crate::sys::process;
+use crate::ui::shell_words;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -77,6 +78,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             return Err(become_user(setting, uid, gid));
         }
     }
+    args.output.as_ref().map_or(Ok(()), target::check)?;
     let settings = context.settings(args.jobs, args.progress)?;
     let mut request = args.args.request(args.recipe, args.until, &settings)?;
     let is_round = setting.is_some();
@@ -118,22 +120,31 @@ pub(super) fn build_and_export(
         Ok(built)
     });
     held.release();
-    let built = result?;
+    let built = result.map_err(|error| match error.class() {
+        // Only a miss under --fail-on-miss is of this class.
+        Class::Difference => {
+            let words = [vec![request.recipe.display().to_string()], flags(context, set)].concat();
+            error.hint(format!("`isolith explain {}` says why", shell_words(&words)))
+        }
+        _ => error,
+    })?;
     if let Some(failure) = &built.failure {
-        let mut flags = Vec::new();
-        if built.recipe.path == failure.recipe {
-            flags.extend(set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]));
-        }
-        if let Some(store) = &context.global.store {
-            flags.extend(["--store".to_string(), store.display().to_string()]);
-        }
-        context.ui.failure(failure, &context.surroundings.env.cwd, &flags);
+        let set = if built.recipe.path == failure.recipe { set } else { &[] };
+        context.ui.failure(failure, &context.surroundings.env.cwd, &flags(context, set));
         return Ok(ExitCode::from(Class::Step.exit_code()));
     }
     if !matches!(settings.progress.value, Progress::Json | Progress::Quiet) {
         context.ui.summary(&built);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The flags that make another command see the same recipe in the same store.
+fn flags(context: &Context, set: &[(String, String)]) -> Vec<String> {
+    let set = set.iter().flat_map(|(key, value)| ["--set".to_string(), format!("{key}={value}")]);
+    let store =
+        context.global.store.iter().flat_map(|dir| ["--store".to_string(), dir.display().to_string()]);
+    set.chain(store).collect()
 }
 
 /// Writes outputs and tells the observer of each, with paths as they are seen from `cwd`.

@@ -27,6 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    target::check(&args.target)?;
     let settings = context.settings(None, args.progress)?;
     let request = args.args.request(args.recipe, None, &settings)?;
     build::build_and_export(context, &settings, &request, &args.args.set, |built| {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::engine::Target;
+use crate::error::Error;
 
 /// A recipe file, and maybe one of its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +32,37 @@ impl FromStr for RecipeRef {
     }
 }
 
-/// Where an export goes: `dir:DIR`, `tar:FILE`, or a directory without a prefix.
+/// Where an export goes: `dir:DIR`, `tar:FILE`, or a directory without a prefix. Another word in front of a
+/// `:` is more likely a format that somebody hopes for than a directory that they want.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     let (make, path): (fn(PathBuf) -> Target, &str) = match text.split_once(':') {
         Some(("tar", file)) => (Target::Tar, file),
         Some(("dir", dir)) => (Target::Dir, dir),
+        Some((kind, _))
+            if !kind.is_empty()
+                && kind.bytes().all(|b| b.is_ascii_alphanumeric())
+                && !Path::new(text).exists() =>
+        {
+            return Err(format!("unknown kind `{kind}`: DIR, dir:DIR or tar:FILE"));
+        }
         _ => (Target::Dir, text),
     };
     if path.is_empty() {
         return Err("a path is missing: DIR, dir:DIR or tar:FILE".to_string());
     }
     Ok(make(path.into()))
+}
+
+/// Refuses a target in a directory that is not there, which is a slip of the pen; before anything is built.
+pub(super) fn check(target: &Target) -> Result<(), Error> {
+    let (Target::Dir(path) | Target::Tar(path)) = target;
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() && !dir.is_dir() => {
+            Err(Error::usage(format!("cannot write `{}`: its directory does not exist", path.display()))
+                .hint(format!("make it first: mkdir -p {}", dir.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -71,5 +92,21 @@ mod tests {
         assert_eq!(parse_target("tar:x.tar"), Ok(Target::Tar("x.tar".into())));
         assert!(parse_target("tar:").is_err());
         assert!(parse_target("").is_err());
+        assert_eq!(parse_target("./zip:x"), Ok(Target::Dir("./zip:x".into())));
+        assert_eq!(parse_target("a/b:c"), Ok(Target::Dir("a/b:c".into())));
+        assert_eq!(
+            parse_target("zip:e.zip"),
+            Err("unknown kind `zip`: DIR, dir:DIR or tar:FILE".to_string())
+        );
+    }
+
+    #[test]
+    fn targets_are_in_directories_that_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        for make in [Target::Dir, Target::Tar] {
+            assert!(check(&make(dir.path().join("new"))).is_ok() && check(&make("new".into())).is_ok());
+            let error = check(&make(dir.path().join("absent/new"))).unwrap_err();
+            assert!(error.hint_text().unwrap().contains("mkdir -p"), "{error}");
+        }
     }
 }

@@ -29,7 +29,8 @@ impl Session {
     /// Writes a stack out as one tree.
     ///
     /// Into a directory: files get the caller as owner and lose setuid and setgid; what an earlier export to
-    /// the same directory wrote and this one has not is removed; anything else that lies there stays.
+    /// the same directory wrote and this one has not is removed; a file that lies where this one has one is
+    /// replaced, whoever's it was, and counts as exported from then on; anything else stays.
     /// As an archive: with the owners of the sandbox, the same bytes wherever it is made.
     pub fn export(&mut self, layers: &[LayerId], target: &Target) -> Result<()> {
         let look = view(&self.store, layers, |_| None)?;

@@ -171,7 +171,7 @@ pub(super) fn make_whiteout(dir: BorrowedFd, name: &[u8], ids: IdShift) -> io::R
 /// Gives an open file the owner, attributes, mode and time of an entry. The owner comes first, because a
 /// change of it takes setuid bits and capabilities away.
 pub(super) fn dress(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result<()> {
-    owners::give(file, (entry.uid, entry.gid), ids)?;
+    owners::give(file, entry, ids)?;
     for (name, value) in &entry.xattrs {
         let value = xattrs::to_disk(name, value, ids).ok_or_else(|| {
             let why = "the attribute names users or groups, for which this user has no ids";

@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{IdShift, Kind, View, disk};
+use super::{Entry, IdShift, Kind, View, disk};
 use crate::path::GuestPath;
 
 /// User and group inside the sandbox.
@@ -29,7 +29,7 @@ pub const ATTRIBUTE: &CStr = c"user.isolith.owner";
 pub const PREFIX: &[u8] = b"user.isolith.";
 
 /// The name of the list in a run directory, beside `upper/`.
-pub const LIST: &str = "owners";
+pub const LIST: &str = crate::store::OWNERS;
 
 /// An owner in the form of [`ATTRIBUTE`].
 pub fn to_text(owner: Owner) -> String {
@@ -54,11 +54,12 @@ pub(super) fn of(stat: &Stat, record: Option<Owner>, ids: IdShift) -> io::Result
     Ok(if ids.recorded { record.unwrap_or(owner) } else { owner })
 }
 
-/// Gives an open file or directory to a guest user and group.
-pub(super) fn give(file: BorrowedFd, owner: Owner, ids: IdShift) -> io::Result<()> {
+/// Gives an open file, directory or fifo to the owner of its entry.
+pub(super) fn give(file: BorrowedFd, entry: &Entry, ids: IdShift) -> io::Result<()> {
+    let owner = (entry.uid, entry.gid);
     let (uid, gid) = on_disk(owner, ids)?;
     rustix::fs::fchown(file, Some(uid), Some(gid))?;
-    if ids.recorded && owner != (0, 0) {
+    if ids.recorded && owner != (0, 0) && carries(&entry.kind) {
         record(file, owner)?;
     }
     Ok(())
@@ -200,4 +201,134 @@ pub(super) fn carries(kind: &Kind) -> bool {
 /// The group that new children of a directory get, when it is another one than the maker's.
 pub(super) fn inherited(mode: u32, owner: Owner) -> Option<u32> {
     (mode & 0o2000 != 0 && owner.1 != 0).then_some(owner.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::*;
+    use super::super::{Manifest, Owners, Xattrs, commit, pack, place, unpack, verify};
+    use super::*;
+
+    #[test]
+    fn records_and_lists_are_read_as_written() {
+        for owner in [(0, 0), (7, 65535)] {
+            assert_eq!(from_text(to_text(owner).as_bytes()), Some(owner));
+        }
+        for bad in ["", "1", "1:", ":1", "1:2:3", "-1:0", "65536:0", "a:b", "1 :2"] {
+            assert_eq!(from_text(bad.as_bytes()), None, "{bad}");
+        }
+        let list: [(&[u8], Owner); 2] = [(b"a b/\n", (1, 2)), (b"\xff", (3, 4))];
+        let text = encode_list(list);
+        assert_eq!(decode_list(&text).collect::<Vec<_>>(), list);
+        assert_eq!(decode_list(b"").count(), 0);
+    }
+
+    fn owned(uid: u32, gid: u32, entry: Entry) -> Entry {
+        Entry { uid, gid, ..entry }
+    }
+
+    #[test]
+    fn a_stack_tells_what_no_attribute_does() {
+        let group = |dir| owned(0, 8, mode(0o2775, dir));
+        let low = layer([
+            owned(1, 1, file("/f", "")),
+            owned(1, 2, symlink("/l", "x")),
+            owned(3, 0, symlink("/gone", "x")),
+            group(dir("/mail")),
+            file("/mail/root", ""),
+            owned(0, 8, file("/mail/other", "")),
+            group(dir("/plain")),
+        ]);
+        let high = layer([gone("/gone"), dir("/plain")]);
+        let view = View::new(vec![Arc::new(low), Arc::new(high)]);
+        let owners = StackOwners::default().with(&view);
+        assert!(owners.any);
+        assert_eq!(owners.shared, [b"mail".to_vec()]);
+        assert_eq!(owners.bare, [(b"l".to_vec(), (1, 2)), (b"mail/root".to_vec(), (0, 0))]);
+        assert_eq!(StackOwners::default().with(&View::default()), StackOwners::default());
+    }
+
+    /// What a file system holds and a user can make.
+    fn possible(layer: Manifest) -> Manifest {
+        let simple = |mut entry: Entry| {
+            if matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) {
+                (entry.kind, entry.xattrs) = (Kind::Fifo, Xattrs::new());
+            }
+            entry.gid %= 65536;
+            entry.mtime = entry.mtime.rem_euclid(1 << 31);
+            entry
+        };
+        Manifest::new(layer.into_entries().into_iter().map(simple).collect()).unwrap()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+        /// Only root may give files to the one id, whoever that is; the whole program is tried as a user.
+        #[test]
+        fn layers_are_the_same_with_one_id(layer in any_layer()) {
+            if !rustix::process::geteuid().is_root() {
+                return Ok(());
+            }
+            let (layer, one) = (possible(layer), IdShift::recorded(77));
+            if layer.is_empty() {
+                return Ok(()); // Which is never stored, and leaves the directory as it is.
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| {
+                let path = dir.path().join(name);
+                std::fs::create_dir(&path).unwrap();
+                path
+            };
+            let (files, placed, unpacked) = (at("files"), at("placed"), at("unpacked"));
+            for size in 0..3usize {
+                std::fs::write(files.join(size.to_string()), vec![0; size]).unwrap();
+            }
+            let content = |entry: &Entry| match entry.kind {
+                Kind::File { size, .. } => Ok(files.join(size.to_string())),
+                _ => panic!("{entry:?} has no content"),
+            };
+            place(&layer, &placed, Owners::Guest(one), &content).unwrap();
+            proptest::prop_assert_eq!(verify(&layer, &placed, one), Ok(()));
+            let mut archive = Vec::new();
+            pack(&layer, &content, &mut archive).unwrap();
+            proptest::prop_assert_eq!(&unpack(&archive[..], &unpacked, one).unwrap(), &layer);
+            proptest::prop_assert_eq!(verify(&layer, &unpacked, one), Ok(()));
+            for path in [placed, unpacked] {
+                let all = std::process::Command::new("find").arg(path).args(["!", "-uid", "77"]).output().unwrap();
+                proptest::prop_assert_eq!(String::from_utf8(all.stdout).unwrap(), "");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_takes_owners_from_attributes_the_list_and_the_directory() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let one = IdShift::recorded(0);
+        let dir = tempfile::tempdir().unwrap();
+        let upper = dir.path().join("upper");
+        std::fs::create_dir_all(upper.join("d")).unwrap();
+        rustix::fs::chmod(upper.join("d"), rustix::fs::Mode::from_raw_mode(0o2755)).unwrap();
+        rustix::fs::setxattr(upper.join("d"), ATTRIBUTE, b"0:9", XattrFlags::empty()).unwrap();
+        std::fs::write(upper.join("d/new"), "").unwrap();
+        std::fs::write(upper.join("d/own"), "").unwrap();
+        rustix::fs::setxattr(upper.join("d/own"), ATTRIBUTE, b"4:5", XattrFlags::empty()).unwrap();
+        std::os::unix::fs::symlink("x", upper.join("d/link")).unwrap();
+        std::os::unix::fs::symlink("x", upper.join("d/made")).unwrap();
+        std::fs::write(dir.path().join(LIST), encode_list([(&b"d/link"[..], (6, 7)), (b"d/none", (1, 1))]))
+            .unwrap();
+        let layer = commit(&upper, &View::default(), 1, one).unwrap();
+        let owner = |path: &str| layer.get(&p(path)).map(|entry| (entry.uid, entry.gid)).unwrap();
+        let found = ["/", "/d", "/d/new", "/d/own", "/d/link", "/d/made"].map(owner);
+        assert_eq!(found, [(0, 0), (0, 9), (0, 9), (4, 5), (6, 7), (0, 9)]);
+        assert!(layer.entries().iter().all(|entry| entry.xattrs.is_empty()));
+        assert_eq!(
+            verify(&layer, &upper, one),
+            Ok(()),
+            "what was made in the directory has its own record now"
+        );
+    }
 }

@@ -141,6 +141,10 @@ impl<'a> Value<'a> {
                 self.cx.error(&self.span, format!("`{}` has a NUL character in it", self.key), "take it out");
                 None
             }
+            // An editor's line ends are no part of a script; a `\r` that is written as an escape is.
+            Some(text) if self.cx.source(&self.span).contains("\r\n") => {
+                Some(Text { text: text.replace("\r\n", "\n"), span: self.span.clone() })
+            }
             Some(text) => Some(Text { text: text.to_string(), span: self.span.clone() }),
         }
     }

@@ -23,10 +23,7 @@ impl Store {
     /// The directory is not a store, or another process uses it (the error names that).
     pub fn clear(root: &Path) -> Result<Cleared> {
         let root = &std::path::absolute(root).map_err(|e| io::failed("find", root, e))?;
-        if !layout::is_store(root)? {
-            return Err(Error::usage(format!("`{}` is not an isolith store", root.display()))
-                .hint("`isolith store path` prints where the store is"));
-        }
+        layout::expect_store(root)?;
         let locks = root.join("locks");
         io::make_dir(&locks, 0o700)?;
         let lock_path = locks.join("store");

@@ -1,9 +1,8 @@
 //! States that failed steps left, for `shell`: `failed/ab/<action key>/fs`, what the step wrote, as it is.
 
-use super::{RunDir, Store, io};
+use super::{OWNERS, RunDir, Store, io};
 use crate::digest::ActionKey;
 use crate::error::Result;
-use crate::layer::owners;
 
 impl Store {
     /// Keeps what a failed run wrote, in place of an older state of the same action.
@@ -11,9 +10,9 @@ impl Store {
         let staged = run.path().join("failed");
         io::make_dir(&staged, 0o755)?;
         io::rename(&run.upper(), &staged.join("fs"))?;
-        let owners = run.path().join(owners::LIST);
+        let owners = run.path().join(OWNERS);
         if owners.exists() {
-            io::rename(&owners, &staged.join(owners::LIST))?;
+            io::rename(&owners, &staged.join(OWNERS))?;
         }
         // An older state is in the run directory then, and goes with it.
         io::rename_over(&staged, &self.shard("failed", &key.to_hex())).map(drop)

@@ -29,6 +29,16 @@ pub struct Problem {
     pub done: String,
 }
 
+/// What is done about things that are not isolith's.
+const LEFT: &str = "left alone";
+
+impl Problem {
+    /// Whether it is a thing of somebody else's, which does no harm to the store and stays.
+    pub fn is_left_alone(&self) -> bool {
+        self.done == LEFT
+    }
+}
+
 impl Store {
     /// Checks the whole store: every layer is hashed again, every record read and its key computed again.
     /// What is wrong is removed; an empty list says that all was well. Call it when this process has the
@@ -76,7 +86,7 @@ impl Store {
                 self.discard(&self.root.join(&name))?;
                 problems.push(problem(Path::new(&name), "left over from a process that is gone", "removed"));
             } else if !known(&name) && !layout::is_harmless(&name) {
-                problems.push(problem(Path::new(&name), "it is not part of a store", "nothing"));
+                problems.push(problem(Path::new(&name), "it is not part of a store", LEFT));
             }
         }
         for name in io::names(&self.root.join("locks"))? {

@@ -122,6 +122,15 @@ pub(super) fn is_store(root: &Path) -> Result<bool> {
     Ok(tag == TAG.as_bytes() || version.starts_with(b"isolith store "))
 }
 
+/// Refuses a directory that is no store.
+pub(super) fn expect_store(root: &Path) -> Result<()> {
+    match is_store(root)? {
+        true => Ok(()),
+        false => Err(Error::usage(format!("`{}` is not an isolith store", root.display()))
+            .hint("the first build makes one; `isolith store path` prints where it will be")),
+    }
+}
+
 /// Names at the top that do not make a directory somebody else's: a repository's own marks, and what is
 /// there for a moment while isolith makes a store or has cleared one.
 pub(super) fn is_harmless(name: &std::ffi::OsStr) -> bool {

@@ -43,7 +43,7 @@ pub use mirrors::Mirror;
 pub use remove::remove_tree;
 pub use results::{ActionRecord, DefinitionRecord};
 pub use roots::{RootRecord, RootStep};
-pub use tmp::{RunDir, Scratch};
+pub use tmp::{OWNERS, RunDir, Scratch};
 
 use crate::digest::LayerId;
 use crate::error::Result;
@@ -79,6 +79,15 @@ impl Store {
             idle_runs: Arc::default(),
             _lock: lock,
         })
+    }
+
+    /// Opens the store at `root` if there is one; makes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; class `Usage` when no store is there.
+    pub fn open_existing(root: &Path) -> Result<Store> {
+        layout::expect_store(root)?;
+        Self::open(root)
     }
 
     /// Opens the store as if the machine had been booted under the id `boot`: for tests of the boot rule.

@@ -33,17 +33,19 @@ pub(super) fn seal(name: &str, value: &impl Serialize) -> Result<Vec<u8>> {
 
 /// The value of the record `name` in a file; none when it is not there, or anything about it is wrong.
 pub(super) fn unseal<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Option<T> {
-    let mut rest = bytes;
-    loop {
+    let (mut rest, mut found) = (bytes, None);
+    // To the end: a file with something else behind its records was not written by us.
+    while !rest.is_empty() {
         let (sum, after) = rest.split_at_checked(64)?;
         let after = after.strip_prefix(b"\n")?;
         let end = after.iter().position(|byte| *byte == b'\n')?;
         let json = &after[..end];
-        if checksum(name, json).to_hex().as_bytes() == sum {
-            return serde_json::from_slice(json).ok();
+        if found.is_none() && checksum(name, json).to_hex().as_bytes() == sum {
+            found = Some(json);
         }
         rest = &after[end + 1..];
     }
+    serde_json::from_slice(found?).ok()
 }
 
 impl Store {
@@ -75,6 +77,9 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             assert_eq!(unseal::<Vec<u32>>("notes/a", &changed), None, "changed at {at}");
+        }
+        for more in [&b"x"[..], b"\n", b"{}\n", &bytes[..bytes.len() - 1]] {
+            assert_eq!(unseal::<Vec<u32>>("notes/a", &[&bytes, more].concat()), None);
         }
         let both = [bytes, seal("notes/b", &"text").unwrap()].concat();
         assert_eq!(unseal::<Vec<u32>>("notes/a", &both), Some(vec![1, 2, 3]));

@@ -12,6 +12,9 @@ use super::{Store, io, layout, remove_tree};
 use crate::error::{Error, Result};
 use crate::layer::IdShift;
 
+/// Beside `upper/`: the list of owners that a sandbox with one id leaves (`layer::owners`).
+pub const OWNERS: &str = "owners";
+
 const KINDS: [&str; 3] = ["run-", "scratch-", "session-"];
 
 /// What [`Store::discard`] leaves for a later sweep when it cannot remove a tree at once.

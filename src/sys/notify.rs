@@ -81,12 +81,12 @@ pub fn statx_bytes(path: &CStr, flags: i32, mask: u32, (uid, gid): (u32, u32)) -
     Ok(unsafe { std::slice::from_raw_parts((&raw const stat).cast::<u8>(), size_of_val(&stat)) }.to_vec())
 }
 
-/// `chown` or `lchown`; `u32::MAX` keeps an id.
-pub fn chown(path: &CStr, follow: bool, uid: u32, gid: u32) -> Result<()> {
-    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    let ret = unsafe { libc::fchownat(libc::AT_FDCWD, path.as_ptr(), uid, gid, flags) };
-    check(ret, || format!("fchownat({}, {uid}, {gid})", show(path)))?;
+/// Changes the owner of an object that is open as a name only; `u32::MAX` keeps an id.
+pub fn chown(object: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: the empty path is a constant.
+    let ret = unsafe { libc::fchownat(object.as_raw_fd(), c"".as_ptr(), uid, gid, flags) };
+    check(ret, || format!("fchownat(object, {uid}, {gid})"))?;
     Ok(())
 }
 

@@ -47,14 +47,11 @@ pub(super) fn status(status: Status, limit: Option<&str>) -> String {
 /// the state it left. `flags` are the words that belong on that command line.
 pub(super) fn render_failure(style: Style, failure: &Failure, cwd: &Path, flags: &[String]) -> String {
     let target = format!("{}:{}", text::relative(&failure.recipe, cwd), failure.name);
-    let mut words = text::shell_word(&target);
-    for flag in flags {
-        words += &format!(" {}", text::shell_word(flag));
-    }
+    let words = text::shell_words(&[&[target], flags].concat());
     let ended = status(failure.status, failure.limit);
     let mut out = String::new();
     if failure.tail.is_empty() {
-        let _ = writeln!(out, "{}", style.dim(&format!("step `{}` wrote nothing", failure.step)));
+        let _ = writeln!(out, "{}", style.dim(&format!("step `{}` printed nothing", failure.step)));
     } else {
         let heading = format!("last {} of step `{}`:", text::count(failure.tail.len(), "line"), failure.step);
         let _ = writeln!(out, "{}", style.dim(&heading));

@@ -29,6 +29,7 @@ use crate::store::{Info, Problem};
 
 pub use style::{ColorChoice, Style};
 pub use terminal::Terminal;
+pub use text::shell_words;
 
 /// Where output goes and how it looks.
 pub struct Ui {

@@ -39,14 +39,14 @@ pub(super) fn json(root: &Setting<PathBuf>, info: &Info) -> serde_json::Value {
 }
 
 pub(super) fn problems(style: Style, problems: &[Problem]) -> String {
-    if problems.is_empty() {
-        return format!("{}\n", style.green("the store is whole"));
-    }
     let mut out = String::new();
     for Problem { path, found, done } in problems {
         let _ = writeln!(out, "{} {found}; {done}", style.yellow(&format!("{path}:")));
     }
-    let _ = writeln!(out, "{} found and dealt with", text::count(problems.len(), "problem"));
+    let _ = match problems.iter().filter(|problem| !problem.is_left_alone()).count() {
+        0 => writeln!(out, "{}", style.green("the store is whole")),
+        n => writeln!(out, "{} found and dealt with", text::count(n, "problem")),
+    };
     out
 }
 
@@ -73,8 +73,13 @@ mod tests {
             found: "its content is another".into(),
             done: "removed".into(),
         };
-        insta::assert_snapshot!(
-            super::problems(Style::PLAIN, &[problem]) + &super::problems(Style::PLAIN, &[])
-        );
+        let guest = Problem {
+            path: "notes.txt".into(),
+            found: "it is not part of a store".into(),
+            done: "left alone".into(),
+        };
+        let shown =
+            [&[problem, guest.clone()][..], &[guest], &[]].map(|all| super::problems(Style::PLAIN, all));
+        insta::assert_snapshot!(shown.concat());
     }
 }

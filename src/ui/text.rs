@@ -83,13 +83,18 @@ pub(super) fn sanitise_lines(text: &str) -> String {
 }
 
 /// A word as a POSIX shell has to be given it.
-pub(super) fn shell_word(word: &str) -> String {
+fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_string()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// Several words of a command line.
+pub fn shell_words(words: &[String]) -> String {
+    words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as a person in `cwd` would type it.

@@ -50,6 +50,11 @@ impl Trials {
                 Err(format!("cannot write to `{}`: {why}", at.display())),
             ),
         };
+        if let Ok(dir) = &dir {
+            // A mount leaves `work/work` with mode 000, where the destructor would stop. What cannot be
+            // removed all the same is no answer to what was asked.
+            let _ = crate::store::remove_tree(dir.path());
+        }
         Trials {
             namespaces: in_child(|| {
                 user_namespace(0)?;

@@ -4,10 +4,10 @@
 //! copy into the upper layer) it still does: the call is carried out on the real object with the one id.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::callee::{Here, Named, Resolver};
-use super::records::{Look, Records, hands_down, link};
+use super::records::{Look, Records, hands_down};
 use super::{Answer, Answered, Asked, Handler, failed, groups, xattrs};
 use crate::error::Result;
 use crate::layer::{IdShift, StackOwners, owners};
@@ -187,8 +187,8 @@ impl Handler for Ids {
 /// Groups that do no more than the one there is can be had: none, or 0. The kernel refuses all.
 fn set_groups(asked: &Asked<'_>) -> Answered {
     let mut groups = [0; 64];
-    let bytes = 4 * asked.call.args[0] as usize;
-    let Some(list) = groups.get_mut(..bytes) else { return Ok(Answer::Continue) };
+    let bytes = usize::try_from(asked.call.args[0]).ok().and_then(|count| count.checked_mul(4));
+    let Some(list) = bytes.and_then(|bytes| groups.get_mut(..bytes)) else { return Ok(Answer::Continue) };
     match notify::read_memory(asked.call.pid, asked.call.args[1], list) {
         Ok(()) if list.iter().all(|b| *b == 0) => Ok(Answer::Value(0)),
         _ => Ok(Answer::Continue),
@@ -205,78 +205,33 @@ impl State {
             _ => (Named::path(asked, 0, false), 1),
         };
         let (uid, gid) = (asked.int(at) as u32, asked.int(at + 1) as u32);
+        let Some(object) = self.resolver.open(asked, named) else { return Ok(Answer::Continue) };
         let exists = |id| id == KEEP || id <= IdShift::MAX_GUEST;
-        let here = self.resolver.here(asked, named);
-        if let Some(here) = &here
-            && (uid, gid) != (KEEP, KEEP)
-            && exists(uid)
-            && exists(gid)
-            && let Some(done) = self.change_file(asked, here, uid, gid)
-        {
-            return done;
-        }
-        let object = match here {
-            Some(here) => here.open(),
-            None => self.resolver.open(asked, named),
-        };
-        let Some(object) = object else { return Ok(Answer::Continue) };
         if !exists(uid) || !exists(gid) {
             return Err(libc::EINVAL);
         }
         if !asked.is_waiting() {
             return Ok(Answer::Continue);
         }
-        match self.change(object, uid, gid) {
-            Ok(()) => Ok(Answer::Value(0)),
-            Err(errno) => Err(errno),
-        }
+        self.change(object.as_fd(), uid, gid).map(|()| Answer::Value(0))
     }
 
-    /// The usual case in few calls: a file that no rule is about. None when it is not that.
-    fn change_file(&mut self, asked: &Asked<'_>, here: &Here, uid: u32, gid: u32) -> Option<Answered> {
-        let stat = here.stat().ok()?;
-        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-            return None;
-        }
-        let before = match (uid, gid) {
-            (KEEP, _) | (_, KEEP) | (0, 0) => match self.records.look(here) {
-                Look::Nothing => None,
-                Look::Owner(owner) => Some(owner),
-                Look::Unsure => return None,
-            },
-            _ => None,
-        };
-        if !asked.is_waiting() {
-            return Some(Ok(Answer::Continue));
-        }
-        let one = |id| if id == KEEP { KEEP } else { 0 };
-        if let Err(e) = notify::chown(&here.path, here.follow, one(uid), one(gid)) {
-            return Some(Err(e.errno()));
-        }
-        let kept = before.unwrap_or((0, 0));
-        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
-        if owner == (0, 0) && before.is_none() {
-            return Some(Ok(Answer::Value(0)));
-        }
-        match self.records.set_attribute(&here.path, here.follow, owner) {
-            Ok(true) => Some(Ok(Answer::Value(0))),
-            Ok(false) => None,
-            Err(e) => Some(Err(e.raw_os_error())),
-        }
-    }
-
-    fn change(&mut self, object: OwnedFd, uid: u32, gid: u32) -> std::result::Result<(), i32> {
-        let object = object.as_fd();
-        let stat = rustix::fs::fstat(object).map_err(|e| e.raw_os_error())?;
-        let before = self.records.owner(object);
-        let kept = before.unwrap_or((0, 0));
-        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
+    fn change(&mut self, object: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), i32> {
         let errno = |e: rustix::io::Errno| e.raw_os_error();
+        let stat = rustix::fs::fstat(object).map_err(errno)?;
+        let partly = uid == KEEP || gid == KEEP;
+        // To give something to another owner, nothing needs to be known of the present one.
+        let before = match partly || (uid, gid) == (0, 0) || hands_down(&stat) {
+            true => self.records.owner(object),
+            false => None,
+        };
+        let kept = before.unwrap_or((0, 0));
+        let owner = (if uid == KEEP { kept.0 } else { uid }, if gid == KEEP { kept.1 } else { gid });
         if hands_down(&stat) && owner.1 != kept.1 {
             self.records.settle(object).map_err(errno)?;
         }
         let one = |id| if id == KEEP { KEEP } else { 0 };
-        notify::chown(&link(object), true, one(uid), one(gid)).map_err(|e| e.errno())?;
+        notify::chown(object, one(uid), one(gid)).map_err(|e| e.errno())?;
         if (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some()) {
             self.records.set(object, owner).map_err(errno)?;
         }

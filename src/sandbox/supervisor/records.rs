@@ -1,7 +1,7 @@
 //! The owners that a step has set and sees: in an attribute where the object can have one, else in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, XattrFlags};
@@ -112,26 +112,6 @@ impl Records {
         }
     }
 
-    /// Records an owner of something that is neither in memory nor shared so far; false when it cannot have
-    /// the attribute.
-    pub(super) fn set_attribute(&mut self, path: &CStr, follow: bool, owner: Owner) -> Result<bool, Errno> {
-        let text = owners::to_text(owner);
-        let (text, flags) = (text.as_bytes(), XattrFlags::empty());
-        let set = match follow {
-            true => rustix::fs::setxattr(path, owners::ATTRIBUTE, text, flags),
-            false => rustix::fs::lsetxattr(path, owners::ATTRIBUTE, text, flags),
-        };
-        match set {
-            Ok(()) => {
-                self.any = true;
-                Ok(true)
-            }
-            // Symlinks, fifos, sockets; file systems without attributes.
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
     /// True if what is there is certainly in a directory without the setgid bit.
     pub(super) fn is_in_plain_directory(&self, here: &Here) -> bool {
         let is_link = |stat: &Stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
@@ -175,9 +155,16 @@ impl Records {
 
     /// Records an owner.
     pub(super) fn set(&mut self, object: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
-        match self.set_attribute(&link(object), true, owner)? {
-            true => Ok(()),
-            false => self.keep(object, owner),
+        // Linux 6.13's `setxattrat` does not take descriptors that only name a file, either.
+        let text = owners::to_text(owner);
+        match rustix::fs::setxattr(link(object), owners::ATTRIBUTE, text.as_bytes(), XattrFlags::empty()) {
+            Ok(()) => {
+                self.any = true;
+                Ok(())
+            }
+            // Symlinks, fifos, sockets; file systems without attributes.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => self.keep(object, owner),
+            Err(e) => Err(e),
         }
     }
 
