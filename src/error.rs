@@ -123,7 +123,9 @@ impl Error {
         let mut causes = Vec::new();
         let mut next = self.source();
         while let Some(cause) = next {
-            causes.push(cause.to_string());
+            // One of ours tells its causes itself, and they come next.
+            let ours = cause.downcast_ref::<Error>().map(|error| error.what().to_string());
+            causes.push(ours.unwrap_or_else(|| cause.to_string()));
             next = cause.source();
         }
         causes
@@ -153,5 +155,20 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.why.as_deref().map(|why| why as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let error =
+            Error::io("write", Path::new("/x"), std::io::Error::from_raw_os_error(28)).hint("free some");
+        let error = error.within("cannot keep it").within("cannot build");
+        let text = "cannot build: cannot keep it: cannot write `/x`: No space left on device (os error 28)";
+        assert_eq!((error.to_string().as_str(), error.hint_text()), (text, Some("free some")));
+        assert_eq!(error.causes().len(), 3);
     }
 }

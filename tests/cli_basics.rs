@@ -136,3 +136,30 @@ fn targets_that_cannot_be_meant_are_refused_before_anything_is_built() {
         }
     }
 }
+
+#[test]
+fn every_mistake_comes_with_a_way_out() {
+    let world = world();
+    world.write(
+        "r.toml",
+        "name = \"r\"\n[base]\nscratch = true\n[sources.s]\npath = \"s\"\nunpack = \"/s\"\n",
+    );
+    world.write("s/file", "x");
+    world.write("plain", "x");
+    let fails = |args: &[&str], code: i32, said: &[&str]| {
+        let run = world.isolith(args);
+        assert_eq!(run.code, code, "{args:?}: {run}");
+        assert!(run.stderr.contains("\nhint: "), "{args:?}: {run}");
+        assert!(said.iter().all(|part| run.stderr.contains(part)), "{args:?}: {run}");
+    };
+    fails(&["build", "r.toml:a"], 2, &["isolith build r.toml --until a"]);
+    fails(&["build", "r.toml", "--store", "plain"], 125, &["--store"]);
+    fails(&["build", "r.toml", "--store", "/proc/x"], 125, &["--store"]);
+    fails(&["build", "r.toml", "--secret", "T=file:absent"], 2, &["absent"]);
+    fails(&["diff", "s", "nope"], 2, &["`nope` is neither a file, nor a directory, nor a layer"]);
+    for side in ["no/x.tar", "no.toml", "no.toml:a", "no.toml#a"] {
+        fails(&["diff", "s", side], 2, &["there is no `no"]);
+    }
+    std::fs::write(world.path("work/s/.isolithignore"), b"\xff\n").unwrap();
+    fails(&["build", "r.toml"], 3, &[".isolithignore` is not UTF-8"]);
+}

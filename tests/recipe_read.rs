@@ -36,7 +36,7 @@ fn every_key_is_read() {
         ("full", Some("1.3"), 1705881600)
     );
 
-    let files = here.join("full/../errors/files");
+    let files = here.join("errors/files");
     let Base::Tar { path, sha256 } = &recipe.base else { panic!("{:?}", recipe.base) };
     assert_eq!(path, &files.join("motd"));
     let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -149,6 +149,22 @@ fn line_ends_of_another_system_are_no_part_of_a_script() {
     assert_eq!(text("'''\r\ntrue\r\n'''"), "true\n");
     // Whoever writes the escape means it.
     assert_eq!(text("\"printf a\\r\\nb\""), "printf a\r\nb");
+}
+
+#[test]
+fn what_the_kernel_would_not_start_is_a_mistake() {
+    let read = |step: String| {
+        let text = format!("name = \"demo\"\n[base]\nscratch = true\n[[step]]\nname = \"one\"\n{step}\n");
+        recipe::parse(&text, Path::new("/demo.toml"), &BTreeMap::new())
+    };
+    let most = (128 << 10) - 1;
+    for step in ["run = \"_\"", "args = [\"a\", \"_\"]", "run = \"true\"\nenv = { V = \"_\" }"] {
+        let of = |length: usize| read(step.replace('_', &"x".repeat(length)));
+        let name = if step.contains("env") { 2 } else { 0 };
+        assert!(of(most - name).is_ok(), "{step}");
+        let found = of(most - name + 1).unwrap_err();
+        assert!(found.len() == 1 && found[0].message.contains("131072 bytes"), "{step}: {}", found[0]);
+    }
 }
 
 #[test]

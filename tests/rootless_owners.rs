@@ -132,9 +132,9 @@ fn other_roots_and_working_directories_are_those_of_the_caller() {
          chroot /r /bin/busybox chown 4:5 /link; chroot /r /bin/busybox stat -c %u:%g /d/f
          chroot /r /bin/sh -c 'cd d; /bin/busybox stat -c %u:%g f ../../../d/f /link'
          stat -c %u:%g /r/d/f /d/f; cd /r/d; stat -c %u:%g f; chown 6 f; stat -c %u ../d/f
-         exec 3</r/d/f; stat -L -c %u /proc/self/fd/3; stat -L -c %u /dev/fd/3",
+         exec 3</r/d/f; stat -L -c %u /proc/self/fd/3; stat -L -c %u /dev/fd/3; stat -L -c %u /dev/stdin < f",
     ]);
-    assert_eq!(logs[0], ["4:5", "4:5", "4:5", "0:0", "4:5", "0:0", "4:5", "6", "6", "6"]);
+    assert_eq!(logs[0], ["4:5", "4:5", "4:5", "0:0", "4:5", "0:0", "4:5", "6", "6", "6", "6"]);
 }
 
 #[test]

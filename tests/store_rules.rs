@@ -168,7 +168,7 @@ fn fsck_finds_damage_and_strays_of_every_kind_once() {
     std::fs::write(dir.path().join("thesis.tex"), b"precious").unwrap();
     let problems = store.fsck(ids()).unwrap();
     assert_eq!(problems.len(), 13, "{problems:#?}");
-    assert!(problems.iter().all(|p| (p.done == "removed") == (p.path != "thesis.tex")), "{problems:#?}");
+    assert!(problems.iter().all(|p| p.is_left_alone() == (p.path == "thesis.tex")), "{problems:#?}");
     assert_eq!(store.presence(&layer), Presence::Missing);
     assert!(dir.path().join("thesis.tex").exists());
     std::fs::remove_file(dir.path().join("thesis.tex")).unwrap();
@@ -261,7 +261,7 @@ fn notes_and_cache_mounts_are_found_again() {
 
     let mount = store.cache_mount("id", ids()).unwrap();
     let meta = std::fs::metadata(dir.path().join(&mount)).unwrap();
-    assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o755));
+    assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o1777));
     write(&dir.path().join(&mount).join("kept"), b"");
     assert_eq!(store.cache_mount("id", ids()).unwrap(), mount);
     assert!(dir.path().join(&mount).join("kept").exists());
@@ -278,7 +278,7 @@ fn a_run_directory_is_ready_for_overlayfs_and_emptied_even_in_a_panic() {
         assert_eq!(run.path(), dir.path().join("tmp").join(run.name()));
         for part in ["upper", "work"] {
             let meta = std::fs::metadata(run.path().join(part)).unwrap();
-            assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o755));
+            assert_eq!((Some(meta.uid()), meta.mode() & 0o7777), (ids().to_disk(0), 0o1777));
         }
         let inner = run.path().join("work/work");
         std::fs::create_dir(&inner).unwrap();

@@ -31,7 +31,7 @@ for name in $wanted; do
 done
 [ -n "$missing" ] || [ ! -f "$cache/toolchain.tar" ] || exit 0
 
-work=$(mktemp -d)
+work=$(mktemp -d "$cache/work.XXXXXX") # half a gigabyte, more than /tmp may have
 trap 'chmod -R u+rwX "$work"; rm -rf "$work"' EXIT
 mkdir -p "$work/etc" "$work/lists/partial" "$work/archives/partial" "$work/get"
 

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use super::outputs::Wanted;
 use super::request::RecipeArgs;
+use super::target::RecipeRef;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
 use crate::engine::verify::{Outside, Setting};
@@ -19,7 +20,7 @@ use crate::ui::shell_words;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The recipe file
-    recipe: PathBuf,
+    recipe: RecipeRef,
     #[command(flatten)]
     args: RecipeArgs,
     /// Steps that may run at once (default: number of cpus)
@@ -78,9 +79,15 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             return Err(become_user(setting, uid, gid));
         }
     }
+    let RecipeRef { recipe, step } = args.recipe;
+    if let Some(step) = step {
+        let recipe = recipe.display();
+        return Err(Error::usage(format!("`build` takes a recipe file, and `{recipe}:{step}` is none"))
+            .hint(format!("to stop at a step: isolith build {recipe} --until {step}")));
+    }
     args.output.as_ref().map_or(Ok(()), target::check)?;
     let settings = context.settings(args.jobs, args.progress)?;
-    let mut request = args.args.request(args.recipe, args.until, &settings)?;
+    let mut request = args.args.request(recipe, args.until, &settings)?;
     let is_round = setting.is_some();
     request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;

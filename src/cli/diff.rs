@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::Context;
 use super::request::RecipeArgs;
 use crate::engine::Subject;
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -31,6 +31,12 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, None)?;
     let sides = [&args.a, &args.b].map(|text| subject(text, &Path::is_file, &Path::is_dir));
+    for (text, side) in [&args.a, &args.b].into_iter().zip(&sides) {
+        if let Some(path) = side.path().filter(|path| !path.exists()) {
+            return Err(Error::usage(format!("`{text}`: there is no `{}`", path.display()))
+                .hint("isolith diff --help says what a side can be"));
+        }
+    }
     let mut session = context.session(&settings)?;
     let set = args.args.set.into_iter().collect();
     let comparison = session.diff([&sides[0], &sides[1]], &set)?;

@@ -23,7 +23,11 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, None)?;
     let one = args.target.step.is_some();
     let request = args.args.request(args.target.recipe, args.target.step, &settings)?;
-    let logs = Session::open(&settings.store.value)?.logs(&request)?;
-    context.ui.logs(&logs, one)?;
+    let mut session = Session::open(&settings.store.value)?;
+    for (step, key) in session.logs(&request)? {
+        let heading = (!one).then_some(&*step);
+        let log = session.store().open_log(&key)?;
+        context.ui.log(heading, log, |why| session.store().damaged_log(&key, why))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

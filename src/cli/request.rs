@@ -72,7 +72,9 @@ fn read_secret(name: &str, from: &SecretFrom) -> Result<Vec<u8>> {
                 .hint(format!("export {variable}=…, or take it from a file: --secret {name}=file:PATH"))
         }),
         SecretFrom::File(path) => std::fs::read(path).map_err(|why| {
-            Error::usage(format!("secret `{name}`: cannot read `{}`", path.display())).because(why)
+            Error::usage(format!("secret `{name}`: cannot read `{}`", path.display()))
+                .because(why)
+                .hint(format!("name a file that you can read: --secret {name}=file:PATH"))
         }),
     }
 }

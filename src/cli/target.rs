@@ -53,16 +53,17 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     Ok(make(path.into()))
 }
 
-/// Refuses a target in a directory that is not there, which is a slip of the pen; before anything is built.
+/// Refuses a target that cannot be written, before anything is built. A directory that is not there is more likely
+/// a slip of the pen than one to be made.
 pub(super) fn check(target: &Target) -> Result<(), Error> {
     let (Target::Dir(path) | Target::Tar(path)) = target;
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() && !dir.is_dir() => {
-            Err(Error::usage(format!("cannot write `{}`: its directory does not exist", path.display()))
-                .hint(format!("make it first: mkdir -p {}", dir.display())))
-        }
-        _ => Ok(()),
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !dir.is_dir() {
+        return Err(Error::usage(format!("cannot write `{}`: its directory does not exist", path.display()))
+            .hint(format!("make it first: mkdir -p {}", dir.display())));
     }
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK)
+        .map_err(|why| Error::io("write in", dir, why).hint("name another place, one that you can write to"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One configuration file, laid over the settings below it.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -34,26 +35,37 @@ impl File<'_> {
     fn apply(&self, settings: &mut Settings) -> Result<()> {
         let table = DeTable::parse(self.text)
             .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message(), None))?;
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let wrong = entries.into_iter().filter_map(|(key, value)| self.set(key, value, settings).err());
+        joined(wrong.collect())
+    }
+
+    /// Takes over one setting.
+    fn set(
+        &self,
+        key: &Spanned<Cow<'_, str>>,
+        value: &Spanned<DeValue<'_>>,
+        settings: &mut Settings,
+    ) -> Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        for (key, value) in table.get_ref() {
-            let origin = Origin::File(self.path.to_path_buf(), self.position(key.span().start).0);
-            match key.get_ref().as_ref() {
-                "store" => settings.store = Setting { value: dir.join(self.path_in(value)?), origin },
-                "jobs" => settings.jobs = Setting { value: self.jobs(value)?, origin },
-                "progress" => settings.progress = Setting { value: self.progress(value)?, origin },
-                "output-dir" => {
-                    settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
-                }
-                other if settings.inputs.take(self, other, value, origin.clone())? => {}
-                other => {
-                    let keys = [&OWN[..], &Inputs::KEYS].concat();
-                    let message = format!("unknown setting `{other}`");
-                    let hint = match nearest(other, &keys) {
-                        Some(word) => format!("did you mean `{word}`?"),
-                        None => format!("the settings are {}", keys.join(", ")),
-                    };
-                    return Err(self.wrong(key.span(), &message, Some(hint)));
-                }
+        let origin = Origin::File(self.path.to_path_buf(), self.position(key.span().start).0);
+        match key.get_ref().as_ref() {
+            "store" => settings.store = Setting { value: dir.join(self.path_in(value)?), origin },
+            "jobs" => settings.jobs = Setting { value: self.jobs(value)?, origin },
+            "progress" => settings.progress = Setting { value: self.progress(value)?, origin },
+            "output-dir" => {
+                settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
+            }
+            other if settings.inputs.take(self, other, value, origin.clone())? => {}
+            other => {
+                let keys = [&OWN[..], &Inputs::KEYS].concat();
+                let message = format!("unknown setting `{other}`");
+                let hint = match nearest(other, &keys) {
+                    Some(word) => format!("did you mean `{word}`?"),
+                    None => format!("the settings are {}", keys.join(", ")),
+                };
+                return Err(self.wrong(key.span(), &message, Some(hint)));
             }
         }
         Ok(())
@@ -122,6 +134,22 @@ impl File<'_> {
             None => error,
         }
     }
+}
+
+/// All mistakes as one error: each but the last has its hint in the text.
+fn joined(mut wrong: Vec<Error>) -> Result<()> {
+    let Some(last) = wrong.pop() else { return Ok(()) };
+    let mut text = String::new();
+    for error in wrong {
+        text += error.what();
+        text += &error.hint_text().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        text += "\n\nerror: ";
+    }
+    let all = Error::usage(text + last.what());
+    Err(match last.hint_text() {
+        Some(hint) => all.hint(hint),
+        None => all,
+    })
 }
 
 pub(super) fn kind(value: &Spanned<DeValue<'_>>) -> &'static str {

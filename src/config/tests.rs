@@ -70,6 +70,7 @@ fn mistakes_show_their_place_and_the_nearest_word() {
         "store = 5",
         "output-dir = \"\"",
         "progress = \"plian\"",
+        "stroe = \"cache\"\nprogress = \"live\"\njobs = 0\n",
         "store = ",
     ] {
         fs::write(dir.path().join("isolith.toml"), text).unwrap();

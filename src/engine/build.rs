@@ -121,6 +121,7 @@ impl Session {
             unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
+            warned: Mutex::default(),
             reasons: &|node, action| match explainer.reasons(node, action) {
                 (Some(_), reasons) => reasons,
                 // Run for the first time: nothing to compare with, nothing to say.

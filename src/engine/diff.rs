@@ -15,7 +15,7 @@ use super::stack::{Resolver, manifest, view};
 use super::state::{Knowledge, look_up};
 use super::{Session, demand};
 use crate::digest::LayerId;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::layer::{Aspects, Change, Difference, Entry, Manifest, compare, decompress, flatten, unpack};
 use crate::path::GuestPath;
 use crate::source::{Modes, StatCache, scan};
@@ -36,6 +36,17 @@ pub enum Subject {
     Dir(PathBuf),
     /// A tar archive, plain or compressed.
     Tar(PathBuf),
+}
+
+impl Subject {
+    /// The file or directory of this machine that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Subject::Layer(_) => None,
+            Subject::Step(path, _) | Subject::Output(path, _) => Some(path),
+            Subject::Stack(path) | Subject::Dir(path) | Subject::Tar(path) => Some(path),
+        }
+    }
 }
 
 /// What differs between two trees.
@@ -125,7 +136,9 @@ impl Session {
             Subject::Dir(dir) => self::dir(dir),
             Subject::Tar(file) => self.tar(file),
             Subject::Layer(prefix) => {
-                let id = self.store.find_layer(prefix)?;
+                let id = self.store.find_layer(prefix).map_err(|e| {
+                    e.within(format!("`{prefix}` is neither a file, nor a directory, nor a layer"))
+                })?;
                 self.layer(&id)
             }
             Subject::Step(recipe, name) => {
@@ -193,7 +206,11 @@ impl Session {
         let scratch = self.store.scratch()?;
         let tree = scratch.tree()?;
         let open = File::open(file).map_err(|e| Error::io("read", file, e))?;
-        let manifest = Arc::new(unpack(decompress(open)?, &tree, ids)?);
+        let unpacked = unpack(decompress(open)?, &tree, ids).map_err(|e| {
+            let class = if e.class() == Class::Recipe { Class::Usage } else { e.class() };
+            e.within(format!("cannot unpack `{}`", file.display())).class_as(class)
+        });
+        let manifest = Arc::new(unpacked?);
         Ok(Tree { _scratch: Some(scratch), ..Tree::layer(manifest, tree) })
     }
 }

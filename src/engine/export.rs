@@ -68,10 +68,12 @@ fn write_tar(file: &Path, manifest: &Manifest, content: Content) -> Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(dir).map_err(|e| Error::io("create directory", dir, e))?;
-    let temporary =
-        tempfile::NamedTempFile::new_in(dir).map_err(|e| Error::io("create a file in", dir, e))?;
+    let temporary = tempfile::NamedTempFile::new_in(dir).map_err(|e| refused(file, e))?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
-    pack(manifest, content, &mut out)?;
+    pack(manifest, content, &mut out).map_err(|e| {
+        let hint = e.hint_text().unwrap_or(ELSEWHERE).to_string();
+        e.within(format!("cannot write `{}`", file.display())).hint(hint)
+    })?;
     out.flush().map_err(|e| Error::io("write", file, e))?;
     drop(out);
     temporary
@@ -89,13 +91,16 @@ fn write_dir(store: &Store, dir: &Path, manifest: &Manifest, content: Content) -
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).map_err(|e| Error::io("create directory", parent, e))?;
-    let fresh = tempfile::Builder::new()
-        .prefix(".isolith-")
-        .tempdir_in(parent)
-        .map_err(|e| Error::io("create a directory in", parent, e))?;
+    let fresh =
+        tempfile::Builder::new().prefix(".isolith-").tempdir_in(parent).map_err(|e| refused(dir, e))?;
     let tree = fresh.path().join("tree");
     fs::create_dir(&tree).map_err(|e| Error::io("create directory", &tree, e))?;
-    place(manifest, &tree, Owners::Caller, content)?;
+    place(manifest, &tree, Owners::Caller, content).map_err(|e| {
+        // As if it had been written where it goes.
+        let what = e.what().replace(&*tree.to_string_lossy(), &dir.to_string_lossy());
+        let hint = e.hint_text().unwrap_or(ELSEWHERE).to_string();
+        Error::new(e.class(), what).because(e.causes().join(": ")).hint(hint)
+    })?;
     let old = mark(store, dir);
     match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -114,6 +119,14 @@ fn write_dir(store: &Store, dir: &Path, manifest: &Manifest, content: Content) -
     }
     let paths = manifest.entries().iter().map(|e| e.path.as_bytes().escape_ascii().to_string()).collect();
     store.put_note("export", &key(dir), &Mark { tree: manifest.id(), paths })
+}
+
+const ELSEWHERE: &str = "free some space there, or export to another place that you can write to";
+
+/// The error for a target whose directory takes nothing new. The text of `why` has a name in it that only exists
+/// for a moment, so its kind has to do.
+fn refused(target: &Path, why: std::io::Error) -> Error {
+    Error::io("write", target, std::io::Error::from(why.kind())).hint(ELSEWHERE)
 }
 
 fn key(dir: &Path) -> String {

@@ -6,6 +6,10 @@ const INSTEAD: &[u8] = b"***";
 /// A line of a secret shorter than this is not looked for by itself: it would be found everywhere.
 const SHORTEST_LINE: usize = 8;
 
+/// A whole secret shorter than this is not looked for: stars in the middle of every other word would hide the log,
+/// and tell what the secret is. A real one is longer.
+const SHORTEST: usize = 4;
+
 /// Replaces secrets in a stream, also where one comes in pieces.
 #[derive(Default)]
 pub struct Redactor {
@@ -24,7 +28,7 @@ impl Redactor {
             secrets.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).map(<[u8]>::to_vec));
             secrets.push(value.trim_ascii().to_vec());
         }
-        secrets.retain(|secret| !secret.is_empty());
+        secrets.retain(|secret| secret.len() >= SHORTEST);
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self { secrets, held: Vec::new() }
     }
@@ -92,5 +96,6 @@ mod tests {
         assert_eq!(redactor.pass(b"progress 10%\rhu"), b"progress 10%\r");
         assert_eq!(redactor.pass(b"ge\n"), b"huge\n");
         assert_eq!(redact(&[" \n"], &["text"]), "text");
+        assert_eq!(redact(&["tex\n", "text\n"], &["tex text"]), "tex ***");
     }
 }

@@ -11,7 +11,7 @@ use super::planner::plan as make_plan;
 use super::state::Knowledge;
 use super::worker::Workshop;
 use super::{Event, Observer, Request, Session, State, demand};
-use crate::digest::LayerId;
+use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
 use crate::layer::prepare_upper;
@@ -69,6 +69,7 @@ impl Session {
             unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
+            warned: Mutex::default(),
             reasons: &|_, _| Vec::new(),
         };
         let mut layers = shop.resolver().layers(&step.stack)?;
@@ -123,19 +124,18 @@ impl Session {
         })
     }
 
-    /// The log of each step (or of `request.until` alone) that has run in its present state: name and text.
-    pub fn logs(&mut self, request: &Request) -> Result<Vec<(String, Vec<u8>)>> {
+    /// The log of each step (or of `request.until` alone) that has run in its present state: its name, and
+    /// the action whose log it is.
+    pub fn logs(&mut self, request: &Request) -> Result<Vec<(String, ActionKey)>> {
         let mut logs = Vec::new();
         for explanation in self.explain(request)? {
             let Some(key) = explanation.key.or(explanation.nearest) else { continue };
             // A step that printed nothing has no log file.
-            let has_run = || -> Result<bool> {
-                Ok(self.store.failed(&key).is_some() || self.store.action(&key)?.is_some())
-            };
-            match self.store.read_log(&key)? {
-                Some(text) => logs.push((explanation.step, text)),
-                None if has_run()? => logs.push((explanation.step, Vec::new())),
-                None => {}
+            if self.store.log_path(&key).exists()
+                || self.store.failed(&key).is_some()
+                || self.store.action(&key)?.is_some()
+            {
+                logs.push((explanation.step, key));
             }
         }
         if logs.is_empty() {

@@ -1,6 +1,6 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +49,8 @@ pub struct Workshop<'a> {
     pub running: Mutex<HashMap<NodeId, Killer>>,
     /// Held while an input is copied in, so that two steps do not copy the same one.
     pub importing: Mutex<()>,
+    /// What the user was warned of: once a build is enough.
+    pub warned: Mutex<HashSet<String>>,
     /// Why each step that may run was not found, for the user.
     pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
 }
@@ -232,9 +234,11 @@ impl Workshop<'_> {
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let spec = self.spec(step, action, layers, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
-            self.observer.event(Event::Warning {
-                message: format!("limits of step `{name}` cannot be enforced: {why} (hint: {fix})"),
-            });
+            let message = format!("limits cannot be enforced: {why} (hint: {fix})");
+            let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
+            if warned.insert(message.clone()) {
+                self.observer.event(Event::Warning { message });
+            }
         }
         let mut capture =
             Capture::new(self.store, &key, Redactor::new(spec.secrets.iter().map(|secret| &*secret.value)));

@@ -9,7 +9,7 @@ use super::grow::{Outcome, Tree, refused};
 use super::pack::{OPAQUE, WHITEOUT};
 use super::tar_reader::{Member, TarReader};
 use super::{Entry, IdShift, Kind, Manifest, disk, xattrs};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::path::GuestPath;
 
 /// Unpacks a plain tar archive (ustar, pax, GNU; see [`super::decompress`]) into the empty directory `dest` and
@@ -32,7 +32,9 @@ pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest>
     let mut tree = Tree::new(root, ids);
     let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, archive));
     let malformed = |why: io::Error| {
-        Error::machine("cannot read the tar archive")
+        // What the system has not refused is the archive's fault, and that of who named it.
+        let class = if why.raw_os_error().is_some() { Class::Machine } else { Class::Recipe };
+        Error::new(class, "cannot read the tar archive")
             .because(why)
             .hint("get the archive again; it has to be a tar file, plain or compressed with gzip, xz or zstd")
     };

@@ -1,5 +1,7 @@
 //! `[base]`: what the steps start from.
 
+use std::path::Path;
+
 use super::context::Kind;
 use super::inputs;
 use super::model::Base;
@@ -63,6 +65,9 @@ fn host(value: &Value<'_>) -> Option<Base> {
             cx.error(&text.span, format!("the `host` base cannot show `{path}`"), hint);
         } else if paths.contains(&path) {
             cx.error(&text.span, format!("`{path}` is listed twice"), "take one of the two out");
+        } else if let Err(why) = Path::new("/").join(path.as_relative()).symlink_metadata() {
+            let hint = "take it out, or install what should be there";
+            cx.error(&text.span, format!("the `host` base cannot show `{path}`: {why}"), hint);
         }
         paths.push(path);
     }

@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::args;
 use super::diagnostic::Diagnostic;
@@ -112,11 +112,23 @@ impl<'a> Context<'a> {
             Ok(meta) if !meta.is_dir() && !meta.is_file() => {
                 (format!("`{written}` is neither a file nor a directory"), "name a file or directory")
             }
-            Ok(_) => return Some(path),
+            Ok(_) => return Some(without_parents(path)),
         };
         self.error(&text.span, problem, hint);
         None
     }
+}
+
+/// A path that people can read: where its `..` lead to, with its own name even if that is a symlink.
+fn without_parents(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    let real = match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => dir.canonicalize().map(|dir| dir.join(name)),
+        _ => path.canonicalize(),
+    };
+    real.unwrap_or(path)
 }
 
 /// What a host path has to be.

@@ -1,8 +1,10 @@
 //! `[[step]]`: one command in one sandbox.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::args;
+use super::context::Context;
 use super::graph::{self, Links};
 use super::inputs::Named;
 use super::limits;
@@ -11,6 +13,10 @@ use super::mounts;
 use super::reader::{Table, Text};
 use super::words;
 use crate::key::Network;
+
+/// The bytes of one argument or `NAME=value` that the kernel takes, with the NUL at its end: `MAX_ARG_STRLEN`, 32
+/// pages of 4 KiB.
+const MAX_ARG: usize = 128 << 10;
 
 /// The highest user or group id a sandbox has.
 const MAX_ID: u32 = 65535;
@@ -114,6 +120,7 @@ fn command(table: &mut Table<'_>) -> Option<Vec<String>> {
                 Some(shell) => program(&shell.strings()?, &shell)?,
                 None => vec!["/bin/sh".into(), "-euc".into()],
             };
+            check_length(cx, &run.key_span, "run", text.len());
             argv.push(text);
             Some(argv)
         }
@@ -127,7 +134,20 @@ fn program(words: &[Text], value: &super::reader::Value<'_>) -> Option<Vec<Strin
         let hint = format!("name at least the program: `{} = [\"/bin/sh\"]`", value.key);
         value.cx.error(&value.span, format!("`{}` names no program", value.key), hint);
     }
-    words.iter().map(|word| value.cx.expand(word)).collect()
+    let expand = |word: &Text| {
+        let text = value.cx.expand(word)?;
+        check_length(value.cx, &word.span, value.key, text.len());
+        Some(text)
+    };
+    words.iter().map(expand).collect()
+}
+
+/// Refuses what could never be started.
+fn check_length(cx: &Context<'_>, span: &Range<usize>, what: &str, length: usize) {
+    if length >= MAX_ARG {
+        let message = format!("`{what}` has {length} bytes, and the kernel takes {} at most", MAX_ARG - 1);
+        cx.error(span, message, "put long text into a file of a source, and let the step read that");
+    }
 }
 
 fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
@@ -140,7 +160,9 @@ fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
             cx.error(&entry.key_span, format!("`{}` cannot be the name of a variable", entry.key), hint);
         }
         let value = entry.string().and_then(|value| cx.expand(&value));
-        env.insert(entry.key.to_string(), value.unwrap_or_default());
+        let value = value.unwrap_or_default();
+        check_length(cx, &entry.key_span, entry.key, entry.key.len() + 1 + value.len());
+        env.insert(entry.key.to_string(), value);
     }
     env
 }

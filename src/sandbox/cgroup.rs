@@ -76,13 +76,18 @@ fn root_user() -> bool {
 }
 
 /// What would mend it depends on what there is: a hierarchy without its controllers is the machine's
-/// choice at boot; one with them only has to be handed to the user.
+/// choice at boot; one with them only has to be handed over. A build asks as root of its user namespace, `doctor`
+/// as the caller: both get the same answer.
 fn impossible(why: String, root: &Path, needed: &[&str]) -> Plan {
-    let version_2 = ["sys/fs/cgroup", "sys/fs/cgroup/unified"].iter().any(|dir| {
-        fs::read_to_string(root.join(dir).join("cgroup.controllers")).is_ok_and(|s| !s.trim().is_empty())
-    });
-    let fix = if root_user() || !version_2 {
+    let version_2 = ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
+        .iter()
+        .any(|dir| needed.iter().all(|c| listed(&root.join(dir), "cgroup.controllers", c)));
+    let ids = fs::read_to_string(root.join("proc/self/uid_map")).unwrap_or_default();
+    let machine_root = root_user() && ids.split_whitespace().take(2).eq(["0", "0"]);
+    let fix = if !version_2 {
         "boot with the kernel parameter systemd.unified_cgroup_hierarchy=1"
+    } else if machine_root {
+        "systemd-run --scope -p Delegate=yes isolith …"
     } else if !needed.contains(&"cpu") {
         "systemd-run --user --scope -p Delegate=yes isolith …"
     } else {
@@ -485,11 +490,24 @@ mod tests {
             panic!()
         };
         assert!(why.contains("memory, pids"), "{why}");
-        assert!(fix.contains(if root_user() {
-            "unified_cgroup_hierarchy=1"
-        } else {
-            "Delegate=cpu cpuset io memory pids"
-        }));
+        assert!(fix.contains("unified_cgroup_hierarchy=1"), "{fix}");
+    }
+
+    #[test]
+    fn the_way_out_is_the_same_for_a_caller_and_for_the_root_of_its_namespace() {
+        // Nobody may make a group here: the directory has no `cgroup.procs`.
+        let root = machine("0::/\n", &[("cgroup.controllers", "cpu memory pids")]);
+        let fix = |uid_map: &str| {
+            fs::write(root.path().join("proc/self/uid_map"), uid_map).unwrap();
+            match plan_below(root.path(), &Limits { cpus: Some(1.0), ..limits(Some(1), Some(1)) }) {
+                Plan::Impossible { fix, .. } => fix,
+                plan => panic!("{plan:?}"),
+            }
+        };
+        assert!(fix("0 1000 1\n").contains("Delegate=cpu cpuset io memory pids"));
+        if root_user() {
+            assert_eq!(fix("0 0 4294967295\n"), "systemd-run --scope -p Delegate=yes isolith …");
+        }
     }
 
     #[test]

@@ -66,8 +66,14 @@ pub(super) fn changed(path: &Path) -> Error {
 pub(super) fn lost(verb: &str, path: &Path, why: Errno) -> Error {
     match why {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => changed(path),
-        _ => Error::io(verb, path, why),
+        _ => unreadable(verb, path, why),
     }
+}
+
+/// The error for an input that is there and gives nothing away.
+pub(super) fn unreadable(verb: &str, path: &Path, why: impl Into<std::io::Error>) -> Error {
+    Error::io(verb, path, why)
+        .hint("let it be readable for you, or leave it out with `exclude` or `.isolithignore`")
 }
 
 fn identity(file: &File, path: &Path) -> Result<Identity> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-use super::hashing::{changed, hash_files, lost};
+use super::hashing::{changed, hash_files, lost, unreadable};
 use super::patterns::{IGNORE_FILE, Patterns};
 use super::stat_cache::{Identity, StatCache};
 use crate::digest::ContentDigest;
@@ -74,7 +74,11 @@ fn patterns(root: &Path, exclude: &[String]) -> Result<Patterns> {
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             String::new()
         }
-        Err(e) => return Err(Error::io("read", &file, e)),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(Error::recipe(format!("`{}` is not UTF-8 text", file.display()))
+                .hint("save it as UTF-8; a `?` matches a character that cannot be written so"));
+        }
+        Err(e) => return Err(unreadable("read", &file, e)),
     };
     let mut patterns = Patterns::parse(text.lines(), &file.display().to_string())?;
     patterns.extend(exclude.iter().map(String::as_str), "the `exclude` list of the recipe")?;

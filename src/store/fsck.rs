@@ -58,7 +58,8 @@ impl Store {
             if path != self.log_path(&key) {
                 return Ok(Some("it is in the wrong place".to_string()));
             }
-            Ok(self.read_log(&key).is_err().then(|| "it is damaged".to_string()))
+            let unpacked = self.open_log(&key)?.map(|mut log| std::io::copy(&mut log, &mut std::io::sink()));
+            Ok(unpacked.is_some_and(|done| done.is_err()).then(|| "it is damaged".to_string()))
         })?;
         self.check_files("blobs", &mut problems, |path, name| {
             let Ok(id) = ContentDigest::from_str(name) else {

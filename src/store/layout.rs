@@ -82,6 +82,10 @@ fn check_owner(root: &Path) -> Result<()> {
         Err(e) if io::is_absent(&e) => return Ok(()),
         meta => meta.map_err(|e| io::failed("read", root, e))?,
     };
+    if !meta.is_dir() {
+        return Err(Error::machine(format!("the store `{}` is not a directory", root.display()))
+            .hint("name an empty or a new directory with `--store`"));
+    }
     let (owner, caller) = (meta.uid(), rustix::process::geteuid().as_raw());
     if owner != caller {
         let what = format!("the store `{}` belongs to user {owner}, not to user {caller}", root.display());
@@ -110,7 +114,7 @@ fn check_version(root: &Path) -> Result<bool> {
             VERSION.trim()
         );
         return Err(Error::machine(what)
-            .hint("name another directory with `--store`, or clear this one with the isolith that made it"));
+            .hint("name another directory with `--store`, or remove this one with `isolith store clear`"));
     }
     Ok(true)
 }
@@ -140,7 +144,13 @@ pub(super) fn is_harmless(name: &std::ffi::OsStr) -> bool {
 
 /// Makes the top directory, its tag and the lock file.
 fn prepare(root: &Path, lock_path: &Path) -> Result<()> {
-    fs::create_dir_all(root).map_err(|e| io::failed("create", root, e))?;
+    fs::create_dir_all(root).map_err(|e| {
+        let error = io::failed("create", root, e);
+        match error.hint_text() {
+            Some(_) => error,
+            None => error.hint("name a directory, or a place where one can be made, with `--store`"),
+        }
+    })?;
     if !is_store(root)? {
         if let Some(name) = io::names(root)?.iter().find(|name| !is_harmless(name)) {
             // It may have become a store between the two looks.

@@ -5,7 +5,7 @@
 //! thread a step.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use super::{Store, io};
@@ -93,17 +93,34 @@ impl Store {
         writer.finish()
     }
 
-    /// The log of an action, unpacked; none when there is none or when it was empty.
+    /// The log of an action, unpacked as it is read; none when there is none or when it was empty. A read fails
+    /// when the log is damaged.
+    pub fn open_log(&self, key: &ActionKey) -> Result<Option<impl Read + use<>>> {
+        let path = self.log_path(key);
+        match File::open(&path) {
+            Ok(file) => {
+                let unpacked = zstd::stream::read::Decoder::new(file);
+                unpacked.map(Some).map_err(|e| io::failed("read", &path, e))
+            }
+            Err(e) if io::is_absent(&e) => Ok(None),
+            Err(e) => Err(io::failed("read", &path, e)),
+        }
+    }
+
+    /// The error for a log that cannot be read.
+    pub fn damaged_log(&self, key: &ActionKey, why: std::io::Error) -> Error {
+        Error::io("unpack the log", &self.log_path(key), why)
+            .hint("`isolith store fsck` removes damaged logs; the next run writes a new one")
+    }
+
+    /// The whole of [`Store::open_log`].
     ///
     /// # Errors
     /// When it is damaged.
     pub fn read_log(&self, key: &ActionKey) -> Result<Option<Vec<u8>>> {
-        let path = self.log_path(key);
-        let Some(packed) = io::read(&path)? else { return Ok(None) };
-        let plain = zstd::stream::decode_all(&packed[..]).map_err(|e| {
-            Error::io("unpack the log", &path, e)
-                .hint("`isolith store fsck` removes damaged logs; the next run writes a new one")
-        })?;
+        let Some(mut log) = self.open_log(key)? else { return Ok(None) };
+        let mut plain = Vec::new();
+        log.read_to_end(&mut plain).map_err(|e| self.damaged_log(key, e))?;
         Ok(Some(plain))
     }
 }

@@ -14,7 +14,7 @@ mod terminal;
 mod text;
 mod verify;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +30,9 @@ use crate::store::{Info, Problem};
 pub use style::{ColorChoice, Style};
 pub use terminal::Terminal;
 pub use text::shell_words;
+
+/// Bytes of a log line that are shown at once.
+const LONG_LINE: u64 = 1 << 20;
 
 /// Where output goes and how it looks.
 pub struct Ui {
@@ -147,24 +150,36 @@ impl Ui {
         self.print(store::problems(self.out_style, problems).as_bytes())
     }
 
-    /// The logs of steps on standard output: the bare text of `one`, else each under a heading. A terminal gets
-    /// them without what it would act on.
-    pub fn logs(&self, logs: &[(String, Vec<u8>)], one: bool) -> Result<()> {
-        let mut bytes = Vec::new();
-        for (step, log) in logs {
-            if !one {
-                bytes.extend_from_slice(self.out_style.bold(&format!("==> {step} <==\n")).as_bytes());
-            }
-            if io::stdout().is_terminal() {
-                bytes.extend_from_slice(text::sanitise_lines(&String::from_utf8_lossy(log)).as_bytes());
-            } else {
-                bytes.extend_from_slice(log);
-            }
-            if !log.is_empty() && !log.ends_with(b"\n") {
-                bytes.push(b'\n');
-            }
+    /// The log of a step on standard output, under the step's name if that is given. A terminal gets it without what
+    /// it would act on. `damaged` makes the error when it cannot be read to its end.
+    pub fn log(
+        &self,
+        step: Option<&str>,
+        log: Option<impl Read>,
+        damaged: impl Fn(io::Error) -> Error,
+    ) -> Result<()> {
+        let unwritten = |why| Error::machine("cannot write to standard output").because(why);
+        let terminal = io::stdout().is_terminal();
+        let mut out = BufWriter::new(io::stdout().lock());
+        if let Some(step) = step {
+            writeln!(out, "{}", self.out_style.bold(&format!("==> {step} <=="))).map_err(unwritten)?;
         }
-        self.print(&bytes)
+        let mut log = log.map(BufReader::new);
+        let mut line = Vec::new();
+        // A line that never ends comes in pieces.
+        while let Some(log) = &mut log
+            && log.by_ref().take(LONG_LINE).read_until(b'\n', &mut line).map_err(&damaged)? > 0
+        {
+            if terminal {
+                line = text::sanitise_lines(&String::from_utf8_lossy(&line)).into_bytes();
+            }
+            if line.len() < LONG_LINE as usize && !line.ends_with(b"\n") {
+                line.push(b'\n');
+            }
+            out.write_all(&line).map_err(unwritten)?;
+            line.clear();
+        }
+        out.flush().map_err(unwritten)
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::common::{Build, World, each_mode};
+use super::common::{Build, World, each_mode, each_mode_with_all_ids};
 use super::{Seen, base};
 
 /// Ids and keys of a build, without what it printed and how long it took.
@@ -216,7 +216,7 @@ type Caller<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, Option<&'a Path>)
 #[test]
 fn circumstances() {
     let seen = Seen::default();
-    each_mode(|world| {
+    each_mode_with_all_ids(|world| {
         let disk = tempfile::tempdir_in("/var/tmp").unwrap();
         if rustix::process::geteuid().is_root() {
             chown(disk.path(), Some(world.mode.uid), Some(world.mode.gid)).unwrap();
@@ -265,7 +265,7 @@ fn circumstances() {
 #[test]
 fn export_and_import() {
     let seen = Seen::default();
-    each_mode(|world| {
+    each_mode_with_all_ids(|world| {
         world.recipe_on(base(), EVERYTHING);
         world.write("src/f", "f");
         world.write("src/run", "run");

@@ -2,7 +2,7 @@
 
 use isolith::layer::Manifest;
 
-use super::common::{World, each_mode, modes};
+use super::common::{World, each_mode, each_mode_with_all_ids, modes};
 use super::{Seen, base};
 
 /// Runs each step on the base and gives the ids of their layers. A step is a script, or keys of a step.
@@ -19,8 +19,12 @@ fn layers(world: &World, steps: &[&str]) -> Vec<String> {
 
 /// All steps yield one layer, which is not empty, in every mode.
 fn one_layer(steps: &[&str]) {
+    one_layer_in(|test| each_mode(test), steps);
+}
+
+fn one_layer_in(modes: impl Fn(&dyn Fn(&World)), steps: &[&str]) {
     let ids = Seen::default();
-    each_mode(|world| {
+    modes(&|world| {
         for (id, step) in layers(world, steps).into_iter().zip(steps) {
             ids.add(id, &format!("{}: `{step}`", world.mode.name));
         }
@@ -166,13 +170,16 @@ fn capabilities_and_access_lists() {
     let cap = "attr /f security.capability 0100000200040000000000000000000000000000";
     let acl = "attr /f system.posix_acl_access 0200000001000600ffffffff0200040007000000\
                04000400ffffffff10000400ffffffff20000400ffffffff";
-    one_layer(&[
-        &format!("echo x > /f; {acl}; {cap}; attr /f user.b 62; attr /f user.a 61"),
-        &format!("echo x > /g; mv /g /f; attr /f user.a 61; attr /f user.b 62; {cap}; {acl}"),
-        &format!(
-            "echo x > /f; chown 9 /f; chown 0 /f; attr /f user.a 61; {cap}; attr /f user.b 62; {acl}; touch /f"
-        ),
-    ]);
+    one_layer_in(
+        |test| each_mode_with_all_ids(test),
+        &[
+            &format!("echo x > /f; {acl}; {cap}; attr /f user.b 62; attr /f user.a 61"),
+            &format!("echo x > /g; mv /g /f; attr /f user.a 61; attr /f user.b 62; {cap}; {acl}"),
+            &format!(
+                "echo x > /f; chown 9 /f; chown 0 /f; attr /f user.a 61; {cap}; attr /f user.b 62; {acl}; touch /f"
+            ),
+        ],
+    );
 }
 
 #[test]

@@ -315,6 +315,16 @@ pub fn each_mode(test: impl Fn(&World)) {
     }
 }
 
+/// The same in the modes in which a sandbox has all ids: what has to do with other users and named ids is
+/// refused where there is only one (docs/security.md).
+pub fn each_mode_with_all_ids(test: impl Fn(&World)) {
+    each_mode(|world| {
+        if !world.mode.single {
+            test(world);
+        }
+    });
+}
+
 /// Runs a script as the only step of a recipe, in every mode, and hands over what it printed.
 pub fn inside(script: &str, check: impl Fn(&World, &[String])) {
     inside_step(&format!("run = '''\n{script}\n'''"), check);

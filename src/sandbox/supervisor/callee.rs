@@ -130,7 +130,7 @@ impl Resolver {
             return None;
         }
         if path.starts_with(b"/") {
-            let own = own_process(path, asked.call.pid);
+            let own = own_process(path, asked.call.pid, follow);
             return Here::new(own.unwrap_or_else(|| path.to_vec()), follow, true);
         }
         let mut full = of_process(asked, dir);
@@ -158,7 +158,7 @@ impl Resolver {
         path: &[u8],
         follow: bool,
     ) -> Option<OwnedFd> {
-        let own = own_process(path, asked.call.pid);
+        let own = own_process(path, asked.call.pid, follow);
         let path = own.as_deref().unwrap_or(path);
         let relative = !path.starts_with(b"/");
         let base = if relative { Some(open(&of_process(asked, dir))?) } else { None };
@@ -193,7 +193,7 @@ fn of_process(asked: &Asked<'_>, fd: i32) -> Vec<u8> {
 }
 
 /// Names that mean another process's thing here: those of /proc and /dev that lead to the process itself.
-fn own_process(path: &[u8], pid: i32) -> Option<Vec<u8>> {
+fn own_process(path: &[u8], pid: i32, follow: bool) -> Option<Vec<u8>> {
     const SELF: [(&[u8], &str); 6] = [
         (b"/proc/self", ""),
         (b"/proc/thread-self", ""),
@@ -204,7 +204,8 @@ fn own_process(path: &[u8], pid: i32) -> Option<Vec<u8>> {
     ];
     let found = SELF.iter().find_map(|(name, to)| {
         let rest = path.strip_prefix(*name)?;
-        (rest.first().is_some_and(|b| *b == b'/')).then_some((rest, to))
+        let whole = if rest.is_empty() { follow } else { rest[0] == b'/' };
+        whole.then_some((rest, to))
     });
     let (rest, to) = found?;
     Some([format!("/proc/{pid}{to}").as_bytes(), rest].concat())
