@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Fail (exit code 4) instead of running a step
     #[arg(long, conflicts_with_all = ["no_cache", "no_cache_from"])]
     fail_on_miss: bool,
+    /// Fail when something is not pinned, in the recipe or in its lock file
+    #[arg(long)]
+    locked: bool,
     /// Stop when this step and what it needs are there
     #[arg(long, value_name = "STEP", conflicts_with = "output")]
     until: Option<String>,
@@ -88,6 +91,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let is_round = setting.is_some();
     request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;
+    request.locked = args.locked;
     request.cache = match args.no_cache_from {
         Some(step) => CachePolicy::IgnoreFrom(step),
         None if args.no_cache => CachePolicy::Ignore,

@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod export;
 mod init;
+mod lock;
 mod log;
 mod outputs;
 mod request;
@@ -18,12 +19,15 @@ mod verify;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Env, Flags, Progress, Settings};
-use crate::engine::Session;
+use crate::config::{Env, Flags, Progress, Setting, Settings};
+use crate::engine::{Inputs, Session};
 use crate::error::Result;
+use crate::layer::Limits;
+use crate::source::fetch::{Access, Proxies};
 use crate::sys::signals;
 use crate::ui::{ColorChoice, Ui};
 
@@ -41,6 +45,9 @@ pub struct Surroundings {
 impl Surroundings {
     /// Those of this process. The only place that reads the environment (secrets given by name aside).
     pub fn of_process() -> Self {
+        let text = |names: &[&str]| {
+            names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        };
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self {
             env: Env {
@@ -49,6 +56,11 @@ impl Surroundings {
                 xdg_config_home: path("XDG_CONFIG_HOME"),
                 xdg_cache_home: path("XDG_CACHE_HOME"),
                 store: path("ISOLITH_STORE"),
+                // Not HTTP_PROXY: a CGI server would set it to what a visitor sends.
+                http_proxy: text(&["http_proxy", "all_proxy", "ALL_PROXY"]),
+                https_proxy: text(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+                no_proxy: text(&["no_proxy", "NO_PROXY"]),
+                certificates: path("SSL_CERT_FILE"),
                 cpus: std::thread::available_parallelism().map_or(1, usize::from),
             },
             no_color: path("NO_COLOR").is_some(),
@@ -82,6 +94,9 @@ struct Global {
     /// Say more: keys and layer ids of steps
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
+    /// Open no socket: use what is in the store and on this machine
+    #[arg(long, global = true)]
+    offline: bool,
     /// Say nothing but errors
     #[arg(short, long, global = true)]
     quiet: bool,
@@ -91,6 +106,8 @@ struct Global {
 enum Command {
     /// Build a recipe
     Build(build::Args),
+    /// Pin what a recipe leaves open, in its lock file
+    Lock(lock::Args),
     /// Say why each step would hit or miss
     Explain(explain::Args),
     /// Print the log of a step's latest run
@@ -124,14 +141,36 @@ impl Context {
     /// The settings, with what this subcommand's own flags say.
     fn settings(&self, jobs: Option<usize>, progress: Option<Progress>) -> Result<Settings> {
         let progress = if self.global.quiet { Some(Progress::Quiet) } else { progress };
-        let flags = Flags { store: self.global.store.clone(), jobs, progress };
+        let flags = Flags { store: self.global.store.clone(), jobs, progress, offline: self.global.offline };
         Settings::load(&self.surroundings.env, &flags)
+    }
+
+    /// How inputs are fetched, by the settings and the environment.
+    fn inputs(&self, settings: &Settings) -> Inputs {
+        let (env, said, mut access) = (&self.surroundings.env, &settings.inputs, Access::default());
+        access.offline = said.offline.as_ref().is_some_and(|offline| offline.value);
+        access.allowed_hosts = said.allowed_hosts.as_ref().map(|hosts| hosts.value.clone());
+        access.mirrors = said.mirrors.clone();
+        access.proxies = Proxies {
+            http: env.http_proxy.clone(),
+            https: env.https_proxy.clone(),
+            none: env.no_proxy.clone(),
+        };
+        access.certificates = env.certificates.clone();
+        let or = |setting: &Option<Setting<u64>>, default| setting.as_ref().map_or(default, |s| s.value);
+        access.max_size = or(&said.fetch_max_size, access.max_size);
+        let limits = Limits::default();
+        let unpack = Limits {
+            bytes: or(&said.unpack_max_size, limits.bytes),
+            entries: or(&said.unpack_max_entries, limits.entries),
+        };
+        Inputs { access: Arc::new(access), unpack }
     }
 
     /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing
     /// open it themselves: those signals may just end them.
     fn session(&self, settings: &Settings) -> Result<Session> {
-        let session = Session::open(&settings.store.value)?;
+        let session = Session::open(&settings.store.value)?.with_inputs(self.inputs(settings));
         signals::cancel_on_signals(session.cancel_flag());
         Ok(session)
     }
@@ -161,6 +200,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, surroundings: Surroundings
 fn run(context: &Context, command: Command) -> Result<ExitCode> {
     match command {
         Command::Build(args) => build::run(context, args),
+        Command::Lock(args) => lock::run(context, args),
         Command::Explain(args) => explain::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),

@@ -56,6 +56,7 @@ impl RecipeArgs {
             jobs: settings.jobs.value,
             cache: CachePolicy::Use,
             fail_on_miss: false,
+            locked: false,
             secrets,
             until,
             conditions: Default::default(),
@@ -78,7 +79,7 @@ fn read_secret(name: &str, from: &SecretFrom) -> Result<Vec<u8>> {
     }
 }
 
-fn parse_set(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_set(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
         _ => Err("expected KEY=VALUE".to_string()),

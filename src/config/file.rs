@@ -9,10 +9,10 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Origin, Progress, Setting, Settings};
+use super::{Inputs, Origin, Progress, Setting, Settings};
 use crate::error::{Error, Result};
 
-const KEYS: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
+const OWN: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
 const PROGRESS: [&str; 4] = ["auto", "plain", "json", "quiet"];
 
 /// Lays the file at `path` over `settings`; a file that does not exist changes nothing. Relative paths in
@@ -26,7 +26,7 @@ pub(super) fn apply(path: &Path, settings: &mut Settings) -> Result<()> {
     File { path, text: &text }.apply(settings)
 }
 
-struct File<'a> {
+pub(super) struct File<'a> {
     path: &'a Path,
     text: &'a str,
 }
@@ -57,11 +57,13 @@ impl File<'_> {
             "output-dir" => {
                 settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
             }
+            other if settings.inputs.take(self, other, value, origin.clone())? => {}
             other => {
+                let keys = [&OWN[..], &Inputs::KEYS].concat();
                 let message = format!("unknown setting `{other}`");
-                let hint = match nearest(other, &KEYS) {
+                let hint = match nearest(other, &keys) {
                     Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("the settings are {}", KEYS.join(", ")),
+                    None => format!("the settings are {}", keys.join(", ")),
                 };
                 return Err(self.wrong(key.span(), &message, Some(hint)));
             }
@@ -69,7 +71,7 @@ impl File<'_> {
         Ok(())
     }
 
-    fn string<'v>(&self, value: &'v Spanned<DeValue<'_>>) -> Result<&'v str> {
+    pub(super) fn string<'v>(&self, value: &'v Spanned<DeValue<'_>>) -> Result<&'v str> {
         value.get_ref().as_str().ok_or_else(|| {
             self.wrong(value.span(), &format!("expected a string, found {}", kind(value)), None)
         })
@@ -115,7 +117,7 @@ impl File<'_> {
     }
 
     /// The mistake, its place, the line it is in, and a caret under it.
-    fn wrong(&self, span: Range<usize>, message: &str, hint: Option<String>) -> Error {
+    pub(super) fn wrong(&self, span: Range<usize>, message: &str, hint: Option<String>) -> Error {
         let (line, column) = self.position(span.start);
         let source = self.text.lines().nth(line - 1).unwrap_or("");
         let room = source.chars().count().saturating_sub(column - 1).max(1);
@@ -150,7 +152,7 @@ fn joined(mut wrong: Vec<Error>) -> Result<()> {
     })
 }
 
-fn kind(value: &Spanned<DeValue<'_>>) -> &'static str {
+pub(super) fn kind(value: &Spanned<DeValue<'_>>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a whole number",

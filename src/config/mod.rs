@@ -4,11 +4,13 @@
 //! current directory), environment, flag. The environment is handed in as [`Env`]; nothing here reads it.
 
 mod file;
+mod inputs;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+pub use inputs::Inputs;
 
 /// What the settings depend on from outside.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,14 @@ pub struct Env {
     pub xdg_cache_home: Option<PathBuf>,
     /// `ISOLITH_STORE`.
     pub store: Option<PathBuf>,
+    /// `http_proxy`.
+    pub http_proxy: Option<String>,
+    /// `https_proxy` or `HTTPS_PROXY`.
+    pub https_proxy: Option<String>,
+    /// `no_proxy` or `NO_PROXY`.
+    pub no_proxy: Option<String>,
+    /// `SSL_CERT_FILE`.
+    pub certificates: Option<PathBuf>,
     /// Number of usable cpus.
     pub cpus: usize,
 }
@@ -34,6 +44,8 @@ pub struct Flags {
     pub store: Option<PathBuf>,
     /// `--jobs`.
     pub jobs: Option<usize>,
+    /// `--offline`.
+    pub offline: bool,
     /// `--progress` (or `--quiet`).
     pub progress: Option<Progress>,
 }
@@ -96,6 +108,8 @@ pub struct Settings {
     pub progress: Setting<Progress>,
     /// Where `build` puts outputs when it is not told: `<output-dir>/<recipe name>`. None: nowhere.
     pub output_dir: Setting<Option<PathBuf>>,
+    /// How inputs are fetched.
+    pub inputs: Inputs,
 }
 
 impl Settings {
@@ -110,6 +124,7 @@ impl Settings {
             jobs: Setting { value: env.cpus.max(1), origin: Origin::Default },
             progress: Setting { value: Progress::Auto, origin: Origin::Default },
             output_dir: Setting { value: None, origin: Origin::Default },
+            inputs: Inputs::default(),
         };
         for path in user_file(env).into_iter().chain(repository_file(&env.cwd)) {
             file::apply(&path, &mut settings)?;
@@ -123,6 +138,9 @@ impl Settings {
         }
         if let Some(jobs) = flags.jobs {
             settings.jobs = Setting { value: jobs.max(1), origin: Origin::Flag("--jobs") };
+        }
+        if flags.offline {
+            settings.inputs.offline = Some(Setting { value: true, origin: Origin::Flag("--offline") });
         }
         if let Some(progress) = flags.progress {
             settings.progress = Setting { value: progress, origin: Origin::Flag("--progress") };

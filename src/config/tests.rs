@@ -52,7 +52,8 @@ fn each_layer_wins_over_the_one_below() {
     assert_eq!(settings.store.value, deep.join("from-env"));
     assert_eq!(settings.store.origin.to_string(), "environment variable ISOLITH_STORE");
 
-    let flags = Flags { store: Some("/flag".into()), jobs: Some(1), progress: Some(Progress::Json) };
+    let flags =
+        Flags { store: Some("/flag".into()), jobs: Some(1), progress: Some(Progress::Json), offline: true };
     let settings = Settings::load(&env, &flags).unwrap();
     assert_eq!(settings.store, Setting { value: "/flag".into(), origin: Origin::Flag("--store") });
     assert_eq!((settings.jobs.value, settings.progress.value), (1, Progress::Json));
@@ -78,4 +79,29 @@ fn mistakes_show_their_place_and_the_nearest_word() {
         shown += &format!("{}\nhint: {}\n\n", error.what(), error.hint_text().unwrap_or("-"));
     }
     insta::assert_snapshot!(shown.replace(dir.path().to_str().unwrap(), "[DIR]"));
+}
+
+#[test]
+fn a_repository_cannot_undo_what_its_user_says_about_the_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let (user, repo) = (dir.path().join("config"), dir.path().join("repo"));
+    fs::create_dir_all(user.join("isolith")).unwrap();
+    fs::create_dir_all(&repo).unwrap();
+    let config = user.join("isolith/config.toml");
+    fs::write(&config, "offline = true\nallowed-hosts = [\"A.org\"]\nfetch-max-size = 5\n[mirrors]\n\"https://a/\" = \"https://m/\"\n")
+        .unwrap();
+    let text = "offline = false\nallowed-hosts = [\"b.org\"]\nfetch-max-size = 7\n[mirrors]\n\"https://b/\" = [\"file:///b/\"]\n";
+    fs::write(repo.join("isolith.toml"), text).unwrap();
+    let mut env = Env { xdg_config_home: Some(user), ..env(&repo) };
+    let inputs = Settings::load(&env, &Flags::default()).unwrap().inputs;
+    assert!(inputs.offline.unwrap().value);
+    assert_eq!(inputs.allowed_hosts.unwrap().value, ["a.org"]);
+    assert_eq!(inputs.fetch_max_size.unwrap().value, 7);
+    let mirrors: Vec<&str> = inputs.mirrors.iter().map(|(prefix, _)| prefix.as_str()).collect();
+    assert_eq!(mirrors, ["https://a/", "https://b/"]);
+    // A user who says nothing leaves it to the repository.
+    env.xdg_config_home = None;
+    let inputs = Settings::load(&env, &Flags::default()).unwrap().inputs;
+    assert!(!inputs.offline.unwrap().value);
+    assert_eq!(inputs.allowed_hosts.unwrap().value, ["b.org"]);
 }

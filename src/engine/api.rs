@@ -25,6 +25,9 @@ pub struct Request {
     pub fail_on_miss: bool,
     /// Values of secrets, by name.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// An input that neither the recipe nor its lock file pins is an error (class `Recipe`) instead of being
+    /// pinned now.
+    pub locked: bool,
     /// Stop when this step (of the recipe itself) and what it needs are there.
     pub until: Option<String>,
     /// What `verify` changes about the sandboxes; the default is the contract. What runs under other conditions

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::explain::Explainer;
+use super::pins::{Pinner, Pinning};
 use super::plan::{NodeId, Plan};
 use super::planner::plan;
 use super::schedule::{self, step_report};
@@ -24,7 +25,8 @@ impl Session {
     /// error. Once steps were planned, the last event is `Finished`, whatever happens.
     pub fn build(&mut self, request: &Request, observer: &dyn Observer) -> Result<Built> {
         let began = Instant::now();
-        let plan = plan(&self.store, &request.recipe, &request.args)?;
+        let pinning = if request.locked { Pinning::Required } else { Pinning::Missing };
+        let plan = plan(&self.pinner(pinning, observer), &request.recipe, &request.args)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
         if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
             plan.find_step(name)?;
@@ -99,10 +101,13 @@ impl Session {
         observer: &dyn Observer,
     ) -> Result<Option<Failure>> {
         let cancel = self.cancel.clone();
+        let inputs = self.inputs.clone();
         let (store, executor, ids) = self.parts()?;
         let missing = demand::with_lost(store, plan, &request.cache, missing, knowledge, ids)?;
         has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
+        let stop = AtomicBool::new(false);
+        let (access, pinning) = (&*inputs.access, Pinning::Required);
         let shop = Workshop {
             store,
             plan,
@@ -111,7 +116,9 @@ impl Session {
             executor,
             ids,
             observer,
-            stop: &AtomicBool::new(false),
+            stop: &stop,
+            pinner: &Pinner { store, access, pinning, observer, cancel: &stop },
+            unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
             warned: Mutex::default(),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inspect::{self, Content};
+use super::pins::Pinning;
 use super::planner::plan;
+use super::session::Silent;
 use super::stack::{Resolver, manifest, view};
 use super::state::{Knowledge, look_up};
 use super::{Session, demand};
@@ -140,14 +142,14 @@ impl Session {
                 self.layer(&id)
             }
             Subject::Step(recipe, name) => {
-                let planned = plan(&self.store, recipe, args)?;
+                let planned = plan(&self.pinner(Pinning::Required, &Silent), recipe, args)?;
                 let node = planned.find_step(name)?;
                 let known = look_up(&self.store, &planned, node)?;
                 let known = known.ok_or_else(|| not_built(recipe, &format!("step `{name}`")))?;
                 self.layer(&known.layer)
             }
             Subject::Output(recipe, name) => {
-                let planned = plan(&self.store, recipe, args)?;
+                let planned = plan(&self.pinner(Pinning::Required, &Silent), recipe, args)?;
                 let outputs = &planned.root().outputs;
                 let node = *outputs.get(name).ok_or_else(|| {
                     let names: Vec<_> = outputs.keys().map(|name| format!("`{name}`")).collect();
@@ -172,7 +174,7 @@ impl Session {
     }
 
     fn stack(&mut self, recipe: &Path, args: &BTreeMap<String, String>) -> Result<Tree> {
-        let planned = plan(&self.store, recipe, args)?;
+        let planned = plan(&self.pinner(Pinning::Required, &Silent), recipe, args)?;
         let knowledge = Knowledge::new(&planned);
         for node in demand::goals(&planned, None) {
             if knowledge.get(node).is_none() {

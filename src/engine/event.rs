@@ -58,6 +58,21 @@ pub enum Event {
         /// Which.
         step: String,
     },
+    /// Something is being fetched; a few times a second, and once more when it is done.
+    Fetching {
+        /// What it is for: ``source `src` ``.
+        what: String,
+        /// From where.
+        url: String,
+        /// Bytes that are there.
+        bytes: u64,
+        /// How many there will be, if that is known.
+        total: Option<u64>,
+        /// Bytes a second, so far.
+        rate: u64,
+        /// All is there.
+        done: bool,
+    },
     /// A line of a step's log.
     Log {
         /// Which.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::pins::Pinning;
 use super::plan::{NodeId, Plan, Work};
 use super::planner::plan as make_plan;
+use super::session::Silent;
 use super::stack::Resolver;
 use super::state::{Knowledge, look_up};
 use super::worker::may_use_cache;
@@ -207,7 +209,7 @@ fn clip(text: &str) -> String {
 impl Session {
     /// Says of each step (or of `request.until` alone) whether it would hit, and why not. Runs nothing.
     pub fn explain(&mut self, request: &Request) -> Result<Vec<Explanation>> {
-        let plan = make_plan(&self.store, &request.recipe, &request.args)?;
+        let plan = make_plan(&self.pinner(Pinning::Required, &Silent), &request.recipe, &request.args)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
         let knowledge = Knowledge::new(&plan);
         let goals = demand::goals(&plan, until);

@@ -9,7 +9,8 @@ use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
 use crate::path::GuestPath;
-use crate::recipe::{Recipe, Step};
+use crate::recipe::{Git, Recipe, Remote, Step};
+use crate::source::{Lay, Pin};
 
 /// Position of a node in [`Plan::nodes`]. What a node needs comes before it.
 pub type NodeId = usize;
@@ -45,6 +46,8 @@ pub enum Work {
         /// Where the bytes are.
         files: BTreeMap<GuestPath, PathBuf>,
     },
+    /// Fetch, and lay in what came.
+    Fetch(Box<Fetch>),
     /// Unpack an archive.
     Tar {
         /// The archive.
@@ -63,6 +66,26 @@ pub enum Work {
         /// Time of a root that nothing made.
         epoch: i64,
     },
+}
+
+/// Something to fetch and lay in.
+pub struct Fetch {
+    /// For messages: "source `src` of `x.toml`".
+    pub what: String,
+    /// What, and as what.
+    pub from: From,
+}
+
+/// What is fetched, and how it is laid in.
+pub enum From {
+    /// A tar archive as a base.
+    Base(Remote, Pin),
+    /// An archive whose names lose so many leading components.
+    Archive(Remote, Pin, usize, Lay),
+    /// A file.
+    File(Remote, Pin, Lay),
+    /// The tree of a commit.
+    Git(Git, String, Lay),
 }
 
 /// A step in its place.
@@ -133,7 +156,7 @@ impl Plan {
     /// What must be there before a node can be made, lowest first.
     pub fn needs(&self, node: NodeId) -> Vec<NodeId> {
         match &self.nodes[node].work {
-            Work::Input { .. } | Work::Tar { .. } => Vec::new(),
+            Work::Input { .. } | Work::Tar { .. } | Work::Fetch(_) => Vec::new(),
             Work::Step(step) => step.stack.nodes(),
             Work::Output { stack, .. } => stack.nodes(),
         }

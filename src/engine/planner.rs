@@ -4,28 +4,32 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::plan::{Node, NodeId, Plan, Planned, Stack, StepNode, Work};
+use super::pins::{Pinner, Pins};
+use super::plan::{Fetch, From, Node, NodeId, Plan, Planned, Stack, StepNode, Work};
 use crate::base::fingerprint;
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::key::{ActionDocument, CONTRACT, Definition, HostView, MountDoc, UserDoc};
 use crate::layer::Kind;
 use crate::path::GuestPath;
-use crate::recipe::{self, Base, Mount, Recipe, Step};
-use crate::source::{Modes, Scan, StatCache, scan, sha256_file};
+use crate::recipe::{self, Base, Mount, Origin, Recipe, Source, Step};
+use crate::source::{Lay, Modes, Scan, StatCache, scan, sha256_file};
 use crate::store::Store;
 
 /// Loads a recipe and every recipe it uses, looks at their inputs, and names every layer.
 ///
-/// Reads local inputs, but writes nothing except the stat cache.
-pub fn plan(store: &Store, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
-    let mut planner = Planner { store, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
+/// Reads local inputs, but writes nothing except the stat cache; pins that are missing, and whether they are found
+/// out and written, are the business of `pinner`.
+pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
+    let mut planner =
+        Planner { store: pinner.store, pinner, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
     planner.recipe(path, args, true)?;
     Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
 }
 
 struct Planner<'a> {
     store: &'a Store,
+    pinner: &'a Pinner<'a>,
     nodes: Vec<Node>,
     recipes: Vec<Planned>,
     /// The recipes being loaded, outermost first, to find cycles.
@@ -65,7 +69,8 @@ impl Planner<'_> {
 
     fn planned(&mut self, recipe: Recipe, is_root: bool) -> Result<Planned> {
         let mut inputs = BTreeMap::new();
-        let Ground { below, layer: base, host } = self.base(&recipe)?;
+        let pins = self.pinner.pins(&recipe)?;
+        let Ground { below, layer: base, host } = self.base(&recipe, &pins)?;
         if let Some(base) = base {
             inputs.insert("base".to_string(), base);
         }
@@ -90,9 +95,7 @@ impl Planner<'_> {
         }
         let mut by_source = BTreeMap::new();
         for (name, source) in &recipe.sources {
-            let scan =
-                self.scan(&source.path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
-            let node = self.input(format!("source {name}"), scan);
+            let node = self.source(&recipe, name, source, &pins)?;
             inputs.insert(format!("source {name}"), node);
             by_source.insert(name.clone(), node);
         }
@@ -142,13 +145,21 @@ impl Planner<'_> {
     }
 
     /// What the steps of a recipe start from.
-    fn base(&mut self, recipe: &Recipe) -> Result<Ground> {
+    fn base(&mut self, recipe: &Recipe, pins: &Pins) -> Result<Ground> {
         Ok(match &recipe.base {
             Base::Scratch => Ground::default(),
             Base::Host { paths } => Ground { host: Some(fingerprint(paths)?), ..Ground::default() },
             Base::Dir { path } => {
                 let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
                 Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
+            }
+            Base::Fetched(remote) => {
+                let pin = pins.base()?.clone();
+                let what = format!("the base of `{}`", recipe.path.display());
+                let definition = Definition::FetchedTar { archive: pin.clone() };
+                let fetch = Fetch { what, from: From::Base(remote.clone(), pin) };
+                let layer = self.node("base".to_string(), definition, Work::Fetch(Box::new(fetch)));
+                Ground { layer: Some(layer), ..Ground::default() }
             }
             Base::Tar { path, sha256 } => {
                 let archive = self.archive(path)?;
@@ -165,6 +176,37 @@ impl Planner<'_> {
                 Ground { below: Some(from.finished.clone()), layer: None, host: from.host.clone() }
             }
         })
+    }
+
+    /// The layer of a source.
+    fn source(&mut self, recipe: &Recipe, name: &str, source: &Source, pins: &Pins) -> Result<NodeId> {
+        let lay = Lay { at: source.unpack.clone(), exclude: source.exclude.clone(), epoch: recipe.epoch };
+        let (definition, from) = match &source.origin {
+            Origin::Path(path) => {
+                let scan =
+                    self.scan(path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
+                return Ok(self.input(format!("source {name}"), scan));
+            }
+            Origin::Archive { remote, strip } => {
+                let (pin, strip) = (pins.file(name)?.clone(), *strip);
+                let definition = Definition::Unpack { archive: pin.clone(), strip, lay: lay.clone() };
+                (definition, From::Archive(remote.clone(), pin, strip, lay))
+            }
+            Origin::File(remote) => {
+                let pin = pins.file(name)?.clone();
+                let definition = Definition::File { file: pin.clone(), lay: lay.clone() };
+                (definition, From::File(remote.clone(), pin, lay))
+            }
+            Origin::Git(git) => {
+                let commit = pins.commit(name)?.to_string();
+                let (submodules, lay) = (git.submodules, lay);
+                let definition = Definition::Git { commit: commit.clone(), submodules, lay: lay.clone() };
+                (definition, From::Git(git.clone(), commit, lay))
+            }
+        };
+        let what = format!("source `{name}` of `{}`", recipe.path.display());
+        let work = Work::Fetch(Box::new(Fetch { what, from }));
+        Ok(self.node(format!("source {name}"), definition, work))
     }
 
     fn scan(

@@ -4,10 +4,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::pins::{Pinner, Pinning};
+use super::{Event, Observer};
 use crate::error::Result;
-use crate::layer::IdShift;
+use crate::layer::{IdShift, Limits};
 use crate::sandbox::{Executor, ids};
+use crate::source::fetch::Access;
 use crate::store::Store;
+
+/// How inputs are fetched.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// What may be reached, and how.
+    pub access: Arc<Access>,
+    /// How much a source may unpack to.
+    pub unpack: Limits,
+}
+
+/// Takes no notice.
+pub(super) struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _: Event) {}
+}
 
 /// A store and, once something has to run, the executor.
 ///
@@ -16,6 +35,7 @@ use crate::store::Store;
 pub struct Session {
     pub(super) store: Store,
     pub(super) cancel: Arc<AtomicBool>,
+    pub(super) inputs: Inputs,
     ids: Option<IdShift>,
     executor: Option<Executor>,
 }
@@ -23,7 +43,23 @@ pub struct Session {
 impl Session {
     /// A session on the store at `root`, which is made when it does not exist.
     pub fn open(root: &Path) -> Result<Session> {
-        Ok(Session { store: Store::open(root)?, cancel: Arc::default(), ids: None, executor: None })
+        Ok(Session {
+            store: Store::open(root)?,
+            cancel: Arc::default(),
+            inputs: Inputs::default(),
+            ids: None,
+            executor: None,
+        })
+    }
+
+    /// Says how inputs are fetched and how large they may be; the default reaches everything, without proxies.
+    pub fn with_inputs(self, inputs: Inputs) -> Session {
+        Session { inputs, ..self }
+    }
+
+    /// Who pins and fetches.
+    pub(super) fn pinner<'a>(&'a self, pinning: Pinning<'a>, observer: &'a dyn Observer) -> Pinner<'a> {
+        Pinner { store: &self.store, access: &self.inputs.access, pinning, observer, cancel: &self.cancel }
     }
 
     /// Set this (from a signal handler or another thread) to stop: running sandboxes are killed within

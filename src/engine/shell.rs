@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use super::pins::{Pinner, Pinning};
 use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
 use super::state::Knowledge;
@@ -31,7 +32,7 @@ impl Session {
         env: &[(String, String)],
         observer: &dyn Observer,
     ) -> Result<Status> {
-        let plan = make_plan(&self.store, &request.recipe, &request.args)?;
+        let plan = make_plan(&self.pinner(Pinning::Required, observer), &request.recipe, &request.args)?;
         let node = chosen(&plan, request)?;
         let mut knowledge = Knowledge::new(&plan);
         let goals = plan.needs(node);
@@ -50,8 +51,11 @@ impl Session {
             return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
                 .hint("the state of a step can be opened when all steps below it are there"));
         }
+        let inputs = self.inputs.clone();
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
+        let stop = AtomicBool::new(false);
+        let (access, pinning) = (&*inputs.access, Pinning::Required);
         let shop = Workshop {
             store,
             plan: &plan,
@@ -60,7 +64,9 @@ impl Session {
             executor,
             ids,
             observer,
-            stop: &AtomicBool::new(false),
+            stop: &stop,
+            pinner: &Pinner { store, access, pinning, observer, cancel: &stop },
+            unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),
             warned: Mutex::default(),

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
-use super::plan::{NodeId, Plan, StepNode, Work};
+use super::pins::Pinner;
+use super::plan::{Fetch, From, NodeId, Plan, StepNode, Work};
 use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
@@ -16,8 +17,9 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, StackOwners, commit, prepare_upper};
+use crate::layer::{IdShift, Limits, StackOwners, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
+use crate::source::git::Fetcher;
 use crate::source::import;
 use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
 
@@ -33,6 +35,10 @@ pub struct Workshop<'a> {
     pub request: &'a Request,
     /// Who runs sandboxes.
     pub executor: &'a Executor,
+    /// Who fetches.
+    pub pinner: &'a Pinner<'a>,
+    /// How much a source may unpack to.
+    pub unpack: Limits,
     /// How guest ids lie on disk.
     pub ids: IdShift,
     /// Where events go.
@@ -64,6 +70,7 @@ impl Workshop<'_> {
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
             Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
+            Work::Fetch(fetch) => self.lay_in(fetch)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
@@ -80,6 +87,28 @@ impl Workshop<'_> {
         };
         self.define(node, &known)?;
         Ok(Made::Layer(known))
+    }
+
+    /// Fetches what is not in the store yet, and makes a layer of it.
+    fn lay_in(&self, fetch: &Fetch) -> Result<LayerId> {
+        let Fetch { what, from } = fetch;
+        let (store, limits, ids) = (self.store, self.unpack, self.ids);
+        match from {
+            From::Base(remote, pin) => {
+                let blob = self.pinner.blob(what, remote, pin)?;
+                import_tar(store, &store.blob_path(&blob), blob, ids)
+            }
+            From::Archive(remote, pin, strip, lay) => {
+                lay.archive(store, self.pinner.open(what, remote, pin)?, *strip, limits, ids)
+            }
+            From::File(remote, pin, lay) => lay.file(store, self.pinner.open(what, remote, pin)?, ids),
+            From::Git(git, commit, lay) => {
+                let watch = self.pinner.watch(what);
+                let fetcher = Fetcher { store, access: self.pinner.access, watch: &watch, what, limits };
+                lay.git(&fetcher, &git.url, commit, git.submodules, ids)
+            }
+        }
+        .map_err(|error| error.within(format!("cannot unpack {what}")))
     }
 
     /// What resolves stacks here, allowed to write.

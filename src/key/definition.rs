@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{ActionDocument, canonical_json};
 use crate::digest::{DefinitionKey, LayerId};
 use crate::path::GuestPath;
+use crate::source::{Lay, Pin};
 
 /// The definition document of one layer. Its key is known for every node of a plan before anything runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,36 @@ pub enum Definition {
     Tar {
         /// BLAKE3 of the archive file.
         archive: crate::digest::ContentDigest,
+    },
+    /// The import of a tar archive that is fetched.
+    FetchedTar {
+        /// What the archive hashes to.
+        archive: Pin,
+    },
+    /// An archive that is fetched, unpacked as a source.
+    Unpack {
+        /// What the archive hashes to.
+        archive: Pin,
+        /// How many leading components its names lose.
+        strip: usize,
+        /// How it is laid in.
+        lay: Lay,
+    },
+    /// A file that is fetched, laid in as it is.
+    File {
+        /// What it hashes to.
+        file: Pin,
+        /// Where it is laid in.
+        lay: Lay,
+    },
+    /// The tree of a git commit.
+    Git {
+        /// Its id.
+        commit: String,
+        /// Whether its submodules are part of it.
+        submodules: bool,
+        /// How it is laid in.
+        lay: Lay,
     },
     /// A step. The document's `stack` holds definition keys.
     Step {

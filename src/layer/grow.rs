@@ -76,6 +76,25 @@ impl Tree {
         Self { root, ids, buffer, nodes: BTreeMap::new(), gone: BTreeSet::new(), shared: 0, parent: None }
     }
 
+    /// What is at a path.
+    pub fn kind(&self, path: &GuestPath) -> Option<&Kind> {
+        self.nodes.get(path).map(|node| &node.entry.kind)
+    }
+
+    /// The permission bits of what is at a path.
+    pub fn mode(&self, path: &GuestPath) -> Option<u16> {
+        self.nodes.get(path).map(|node| node.entry.mode)
+    }
+
+    /// Opens a file that has been made.
+    pub fn open(&self, path: &GuestPath) -> Outcome<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(&self.root, path.as_relative(), flags, Mode::empty(), resolve)
+            .map(std::fs::File::from)
+            .map_err(failing("read an earlier member"))
+    }
+
     /// Hides a path of lower layers.
     pub fn hide(&mut self, path: GuestPath) -> Outcome<()> {
         self.make_ancestors(&path)?;

@@ -1,5 +1,6 @@
 //! Layers: the manifest, its canonical form, and the ways in and out of a file tree.
 
+mod archive;
 mod below;
 mod canonical;
 mod codec;
@@ -9,6 +10,7 @@ mod content;
 mod decompress;
 mod disk;
 mod entry;
+mod extract;
 mod flatten;
 mod grow;
 mod manifest;
@@ -29,10 +31,12 @@ mod view;
 mod walk;
 mod xattrs;
 
+pub use archive::extract;
 pub use commit::{commit, prepare_upper};
 pub use compare::{Aspects, Change, Difference, compare, word};
 pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
+pub use extract::{Extract, Limits};
 pub use flatten::{Source, Sources, flatten};
 pub use manifest::{Children, Manifest, ManifestError};
 pub use merge::{Conflict, Part, merge};

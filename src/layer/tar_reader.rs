@@ -13,6 +13,11 @@ const BLOCK: usize = 512;
 /// The largest extended header or long name that makes sense: all attributes a file can have, twice.
 const MAX_EXTENDED: u64 = 1024 * 1024;
 
+/// The most that all extended headers in front of one member may have.
+const MAX_BEFORE_MEMBER: u64 = 4 * MAX_EXTENDED;
+/// The most that all global headers of an archive may have: each member starts from a copy of them.
+const MAX_GLOBAL: u64 = 64 * 1024;
+
 /// One member of an archive.
 pub(super) struct Member {
     /// Its name, as it stands there.
@@ -44,12 +49,13 @@ pub(super) struct TarReader<R> {
     data: u64,
     padding: u64,
     global: Vec<(Vec<u8>, Vec<u8>)>,
+    global_bytes: u64,
 }
 
 impl<R: Read> TarReader<R> {
     /// Starts at the first member.
     pub fn new(input: R) -> Self {
-        Self { input, data: 0, padding: 0, global: Vec::new() }
+        Self { input, data: 0, padding: 0, global: Vec::new(), global_bytes: 0 }
     }
 
     /// Goes on to the next member; none at the end of the archive, where the input is read to its end so
@@ -57,11 +63,21 @@ impl<R: Read> TarReader<R> {
     pub fn next(&mut self) -> io::Result<Option<Member>> {
         let mut records = self.global.clone();
         let (mut long_path, mut long_link) = (None, None);
+        let mut before = 0;
         loop {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
             self.set_size(number(&header.as_old().size)?.try_into().map_err(|_| invalid("a negative size"))?);
+            if header.entry_type() == EntryType::XGlobalHeader {
+                self.global_bytes += self.data;
+            }
+            if is_extended(header.entry_type()) {
+                before += self.data;
+                if before > MAX_BEFORE_MEMBER || self.global_bytes > MAX_GLOBAL {
+                    return Err(invalid("too many extended headers"));
+                }
+            }
             match header.entry_type() {
                 EntryType::XGlobalHeader => {
                     let global = self.records()?;
@@ -208,6 +224,11 @@ impl Member {
         }
         Ok(())
     }
+}
+
+fn is_extended(kind: EntryType) -> bool {
+    use EntryType::{GNULongLink, GNULongName, XGlobalHeader, XHeader};
+    matches!(kind, XGlobalHeader | XHeader | GNULongName | GNULongLink)
 }
 
 /// Members of these kinds have no data, whatever their size field says (as GNU tar and Go read them).

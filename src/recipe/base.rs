@@ -6,7 +6,9 @@ use super::context::Kind;
 use super::inputs;
 use super::model::Base;
 use super::reader::{Table, Value};
+use super::remote;
 use crate::path::GuestPath;
+use crate::source::Algorithm;
 
 const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `recipe`";
 
@@ -76,15 +78,22 @@ fn host(value: &Value<'_>) -> Option<Base> {
 fn tar(value: &Value<'_>) -> Option<Base> {
     let cx = value.cx;
     let mut table = value.table("write `tar = { path = \"rootfs.tar.gz\" }`")?;
-    let path = table.required_string("path", "name the archive: `tar = { path = \"rootfs.tar.gz\" }`");
-    let sha256 = table.string("sha256").and_then(|text| {
-        let digest = cx.expand(&text)?;
-        if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let hint = "give 64 hexadecimal digits, as `sha256sum` prints them";
-            cx.error(&text.span, "this is not a SHA-256 digest", hint);
-        }
-        Some(digest.to_ascii_lowercase())
-    });
+    let (path, url) = (table.take("path"), table.take("url"));
+    if path.is_none() && url.is_none() {
+        let hint = "name the archive: `tar = { path = \"rootfs.tar.gz\" }`, or `url`";
+        table.missing(["path", "url"], "`path` is missing", hint);
+    }
+    if let (Some(path), Some(url)) = (&path, &url) {
+        let second = if path.key_span.start > url.key_span.start { path } else { url };
+        cx.error(&second.key_span, "two archives: `path` and `url`", "take one of the two out");
+    }
+    if let Some(url) = url {
+        let remote = remote::remote(&url, &mut table);
+        table.finish();
+        return Some(Base::Fetched(remote?));
+    }
+    let pin = remote::digest(&mut table, &[Algorithm::Sha256]);
     table.finish();
-    Some(Base::Tar { path: cx.host_path(&path?, Kind::File)?, sha256 })
+    let path = cx.host_path(&path?.string()?, Kind::File)?;
+    Some(Base::Tar { path, sha256: pin.map(|pin| pin.hex().to_string()) })
 }

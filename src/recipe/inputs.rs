@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use super::context::Kind;
-use super::model::{Dep, Output, Source};
+use super::model::{Dep, Origin, Output, Source};
 use super::reader::{Table, Text, Value};
+use super::remote::{self, ORIGINS};
 use super::words;
 use crate::path::GuestPath;
 
@@ -57,20 +59,67 @@ pub fn sources(top: &mut Table<'_>) -> BTreeMap<String, Named<Source>> {
     // Places taken so far: path, whether a file is there, the name of the source.
     let mut taken: Vec<(GuestPath, bool, String)> = Vec::new();
     named(top, "sources", "a source", |entry, table| {
-        let path = table.required_string("path", "name a directory or file: `path = \"src\"`");
-        let unpack = table.required_string("unpack", "say where steps see it: `unpack = \"/src\"`");
+        let mut given: Vec<Value<'_>> = ORIGINS.into_iter().filter_map(|kind| table.take(kind)).collect();
+        given.sort_by_key(|value| value.key_span.start);
+        if given.is_empty() {
+            let hint = "name a directory or file: `path = \"src\"`; or what is fetched: `url`, `git`";
+            table.missing(ORIGINS, "`path` is missing", hint);
+        }
+        if let [first, second, ..] = &given[..] {
+            let message = format!("two origins: `{}` and `{}`", first.key, second.key);
+            cx.error(&second.key_span, message, remote::origins());
+        }
         let exclude = table.take("exclude").and_then(|value| value.strings()).unwrap_or_default();
         let exclude = exclude.iter().filter_map(|pattern| cx.expand(pattern)).collect();
-        let path = path.and_then(|path| cx.host_path(&path, Kind::Either));
-        let is_file = path.as_ref().is_some_and(|path| path.is_file());
-        let unpack = unpack.and_then(|text| Some((cx.guest_path(&text)?, text.span)));
+        let (origin, place, is_file) = match given.first() {
+            Some(value) if value.key == "url" => fetched(value, table),
+            Some(value) => {
+                let origin = match value.key {
+                    "git" => remote::git(value, table),
+                    _ => value.string().and_then(|path| cx.host_path(&path, Kind::Either)).map(Origin::Path),
+                };
+                let is_file = matches!(&origin, Some(Origin::Path(path)) if path.is_file());
+                (origin, table.required_string("unpack", PLACE), is_file)
+            }
+            None => (None, table.required_string("unpack", PLACE), false),
+        };
+        let unpack = place.and_then(|text| Some((cx.guest_path(&text)?, text.span)));
         if let Some((place, span)) = &unpack {
             check_place(cx, place, is_file, span, &taken);
             taken.push((place.clone(), is_file, entry.key.to_string()));
         }
         // The name stays known, so that a `uses` of it is not reported too.
-        Some(Source { path: path.unwrap_or_default(), exclude, unpack: unpack.unwrap_or_default().0 })
+        let origin = origin.unwrap_or_else(|| Origin::Path(PathBuf::new()));
+        Some(Source { origin, exclude, unpack: unpack.unwrap_or_default().0 })
     })
+}
+
+const PLACE: &str = "say where steps see it: `unpack = \"/src\"`";
+
+/// A `url`: an archive that is unpacked, or with `file` in place of `unpack` a file as it is. Gives the place
+/// too, and whether a file is there.
+fn fetched(url: &Value<'_>, table: &mut Table<'_>) -> (Option<Origin>, Option<Text>, bool) {
+    let cx = table.cx;
+    let remote = remote::remote(url, table);
+    let strip = table.take("strip");
+    let Some(file) = table.take("file") else {
+        let strip = match strip.and_then(|value| Some((value.integer()?, value))) {
+            None => Some(1),
+            Some((strip, value)) => usize::try_from(strip).ok().filter(|strip| *strip <= 16).or_else(|| {
+                let hint = "it is how many leading directories of each name are dropped: 0 to 16";
+                cx.error(&value.span, format!("`strip` cannot be {strip}"), hint);
+                None
+            }),
+        };
+        let place = table.required_string("unpack", "say where it is unpacked: `unpack = \"/src\"`");
+        let origin = remote.zip(strip).map(|(remote, strip)| Origin::Archive { remote, strip });
+        return (origin, place, false);
+    };
+    for other in [table.take("unpack"), strip].into_iter().flatten() {
+        let message = format!("`{}` does not go with `file`", other.key);
+        cx.error(&other.key_span, message, "`file` lays the file in as it is, `unpack` unpacks it: give one");
+    }
+    (remote.map(Origin::File), file.string(), true)
 }
 
 fn check_place(

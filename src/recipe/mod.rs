@@ -11,9 +11,11 @@ mod diagnostic;
 mod graph;
 mod inputs;
 mod limits;
+mod lock;
 mod model;
 mod mounts;
 mod reader;
+mod remote;
 mod step;
 mod syntax;
 mod units;
@@ -27,7 +29,8 @@ use toml::de::DeTable;
 use crate::{Error, Result};
 use context::Context;
 pub use diagnostic::Diagnostic;
-pub use model::{Base, Dep, Mount, Output, Recipe, Source, Step};
+pub use lock::{Lock, Locked, Place};
+pub use model::{Base, Dep, Git, GitRef, Mount, Origin, Output, Recipe, Remote, Source, Step};
 use reader::Table;
 
 /// Reads and checks the recipe file at `path`, with the arguments `set` laid over its `[args]`.

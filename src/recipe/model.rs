@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::key::Network;
 use crate::path::GuestPath;
 use crate::sandbox::Limits;
+use crate::source::Pin;
 
 /// A recipe that has passed every check that needs no other file.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ pub struct Recipe {
     pub args: BTreeMap<String, String>,
     /// What the steps start from.
     pub base: Base,
-    /// Local inputs, by name.
+    /// Inputs, by name.
     pub sources: BTreeMap<String, Source>,
     /// Outputs of other recipes, by name.
     pub deps: BTreeMap<String, Dep>,
@@ -48,7 +49,9 @@ pub enum Base {
         /// Absolute.
         path: PathBuf,
     },
-    /// A tar archive: plain, gzip, xz or zstd.
+    /// A tar archive that is fetched.
+    Fetched(Remote),
+    /// A tar archive of this machine: plain, or packed with gzip, xz, bzip2 or zstd.
     Tar {
         /// Absolute.
         path: PathBuf,
@@ -62,15 +65,66 @@ pub enum Base {
     },
 }
 
-/// A local directory or file, laid in as a layer.
+/// An input that is laid in as a layer.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Absolute.
-    pub path: PathBuf,
+    /// Where it comes from.
+    pub origin: Origin,
     /// Patterns with the rules of `.dockerignore`, after those of `.isolithignore`.
     pub exclude: Vec<String>,
     /// Where steps see it.
     pub unpack: GuestPath,
+}
+
+/// Where a source comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A directory or file of this machine; absolute.
+    Path(PathBuf),
+    /// An archive that is fetched and unpacked.
+    Archive {
+        /// The archive.
+        remote: Remote,
+        /// How many leading components its names lose.
+        strip: usize,
+    },
+    /// A file that is fetched and laid in as it is.
+    File(Remote),
+    /// A commit of a git repository.
+    Git(Git),
+}
+
+/// A file to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it is, best first; at least one.
+    pub urls: Vec<String>,
+    /// What it must hash to, when the recipe says so; else the lock file does.
+    pub pin: Option<Pin>,
+}
+
+/// A tree of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Git {
+    /// The repository: a URL as git takes it, or an absolute path.
+    pub url: String,
+    /// The same as the recipe has it, which is what lock files say.
+    pub written: String,
+    /// Which commit.
+    pub at: GitRef,
+    /// Whether submodules are laid in too.
+    pub submodules: bool,
+}
+
+/// How a commit is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GitRef {
+    /// By its id, 40 (or 64) lower-case hexadecimal digits.
+    Rev(String),
+    /// By a tag; the lock file has the commit.
+    Tag(String),
+    /// By a branch; the lock file has the commit.
+    Branch(String),
 }
 
 /// An output of another recipe, laid in at its own paths.

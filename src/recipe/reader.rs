@@ -181,6 +181,11 @@ impl<'a> Value<'a> {
         value.or_else(|| self.wrong_type("true or false", format!("write `{} = true`", self.key)))
     }
 
+    /// True for an array.
+    pub fn is_array(&self) -> bool {
+        self.value.is_array()
+    }
+
     /// The elements of the array.
     pub fn array(&self, hint: &str) -> Option<Vec<Value<'a>>> {
         let Some(items) = self.value.as_array() else { return self.wrong_type("an array", hint) };

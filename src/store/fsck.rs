@@ -61,6 +61,13 @@ impl Store {
             let unpacked = self.open_log(&key)?.map(|mut log| std::io::copy(&mut log, &mut std::io::sink()));
             Ok(unpacked.is_some_and(|done| done.is_err()).then(|| "it is damaged".to_string()))
         })?;
+        self.check_files("blobs", &mut problems, |path, name| {
+            let Ok(id) = ContentDigest::from_str(name) else {
+                return Ok(Some("no blob has such a name".to_string()));
+            };
+            let hashed = std::fs::File::open(path).and_then(|mut file| super::blobs::hash(&mut file));
+            Ok((!hashed.is_ok_and(|found| found == id)).then(|| "it is damaged".to_string()))
+        })?;
         self.check_files("failed", &mut problems, |path, name| {
             let state = ActionKey::from_str(name).ok().and_then(|key| self.failed(&key));
             let whole = state.is_some_and(|fs| self.root.join(fs) == path.join("fs"));

@@ -20,6 +20,8 @@ pub struct Info {
     pub definitions: u64,
     /// Logs.
     pub logs: u64,
+    /// Fetched files.
+    pub blobs: u64,
     /// States of failed steps.
     pub failed: u64,
     /// Cache mounts.
@@ -41,6 +43,7 @@ impl Store {
             actions: sharded(&self.root.join("actions"))?,
             definitions: sharded(&self.root.join("definitions"))?,
             logs: sharded(&self.root.join("logs"))?,
+            blobs: sharded(&self.root.join("blobs"))?,
             failed: sharded(&self.root.join("failed"))?,
             mounts: io::names(&self.root.join("mounts"))?.len() as u64,
             recipes: io::names(&self.root.join("roots"))?.len() as u64,

@@ -18,11 +18,13 @@ pub(super) const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 
 /// The directories of a store and their modes. Sandboxes get at those that are 0755, which the top
 /// directory (0700) hides from other users.
-pub(super) const DIRS: [(&str, u32); 10] = [
+pub(super) const DIRS: [(&str, u32); 12] = [
     ("layers", 0o755),
     ("actions", 0o700),
     ("definitions", 0o700),
     ("logs", 0o700),
+    ("blobs", 0o700),
+    ("git", 0o700),
     ("failed", 0o755),
     ("mounts", 0o755),
     ("notes", 0o700),

@@ -1,4 +1,4 @@
-//! The local store: layout, locks, layers, results, logs, roots, fsck (DESIGN section 6, docs/store.md).
+//! The local store: layout, locks, layers, results, logs, blobs, roots, fsck (DESIGN section 6, docs/store.md).
 //!
 //! Plain files under one directory, any number of processes and threads at once. Three rules keep it
 //! whole through `kill -9` and power loss, without one fsync:
@@ -9,6 +9,7 @@
 //! 3. nothing is believed because it is there: records carry a checksum, manifests are named by their
 //!    hash, and a layer written under another boot is hashed again before it is used.
 
+mod blobs;
 mod clear;
 mod failed;
 mod find;
@@ -19,6 +20,7 @@ mod layers;
 mod layout;
 mod lock;
 mod log;
+mod mirrors;
 mod notes;
 mod record;
 mod remove;
@@ -37,6 +39,7 @@ pub use info::Info;
 pub use layers::Presence;
 pub use lock::ActionLock;
 pub use log::LogWriter;
+pub use mirrors::Mirror;
 pub use remove::remove_tree;
 pub use results::{ActionRecord, DefinitionRecord};
 pub use roots::{RootRecord, RootStep};

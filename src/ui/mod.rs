@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod failure;
+mod lock;
 mod progress;
 mod store;
 mod style;
@@ -21,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::config::{Progress, Setting};
-use crate::engine::{Built, Comparison, Explanation, Failure, Observer};
+use crate::engine::{Built, Comparison, Explanation, Failure, LockReport, Observer};
 use crate::error::{Error, Result};
 use crate::sandbox::doctor::Check;
 use crate::store::{Info, Problem};
@@ -80,6 +81,13 @@ impl Ui {
     /// One line that says what a build did.
     pub fn summary(&self, built: &Built) {
         to_stderr(&progress::summary(self.style, &built.recipe.name, &built.steps, built.wall_ms));
+    }
+
+    /// What `lock` changed.
+    pub fn locked(&self, reports: &[LockReport], cwd: &Path) {
+        for report in reports {
+            to_stderr(&lock::report(self.style, report, cwd));
+        }
     }
 
     /// A line for people.

@@ -24,11 +24,12 @@ pub(super) fn table(root: &Setting<PathBuf>, info: &Info) -> String {
         ("results", info.actions.to_string()),
         ("definitions", info.definitions.to_string()),
         ("logs", info.logs.to_string()),
+        ("fetched files", info.blobs.to_string()),
         ("failed steps", info.failed.to_string()),
         ("cache mounts", info.mounts.to_string()),
         ("recipes", info.recipes.to_string()),
     ] {
-        let _ = writeln!(out, "{name:<12}  {value}");
+        let _ = writeln!(out, "{name:<13}  {value}");
     }
     out
 }

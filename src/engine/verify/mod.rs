@@ -21,8 +21,10 @@ mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::pins::Pinning;
 use super::plan::Plan;
 use super::planner::plan;
+use super::session::Silent;
 use super::state::look_up;
 use super::{Request, Session, demand};
 use crate::digest::LayerId;
@@ -122,7 +124,8 @@ impl Session {
         kept: &mut Vec<Kept>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
-        let planned = plan(&self.store, &request.request.recipe, &request.request.args)?;
+        let planned =
+            plan(&self.pinner(Pinning::Required, &Silent), &request.request.recipe, &request.request.args)?;
         let until = request.request.until.as_deref();
         if let Some(step) = until {
             planned.find_step(step)?;

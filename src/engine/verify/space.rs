@@ -42,6 +42,11 @@ pub fn check(
                 Some(known) => add(&known.layer, store.root())?,
                 None => inputs += 3 * std::fs::metadata(path).map_or(0, |meta| meta.len()),
             },
+            Work::Fetch(_) => {
+                if let Some(known) = look_up(store, planned, at)? {
+                    add(&known.layer, store.root())?;
+                }
+            }
             Work::Step(_) | Work::Output { .. } => {}
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{because, details, exported, paint, warning, word};
+use super::{amount, because, details, exported, paint, warning, word};
 use crate::engine::{Event, Observer, OutcomeKind, StepReport};
 use crate::ui::style::Style;
 use crate::ui::text;
@@ -66,6 +66,15 @@ impl Bars {
     }
 }
 
+impl Bars {
+    fn stop(&mut self, name: &str) {
+        if let Some(bar) = self.running.remove(name) {
+            bar.finish_and_clear();
+            self.multi.remove(&bar);
+        }
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
@@ -91,11 +100,8 @@ impl Live {
         state.done += 1;
         state.hits += usize::from(!matches!(report.outcome, OutcomeKind::Executed | OutcomeKind::Failed));
         let outcome = paint(self.style, report.outcome, &format!("{:>10}", word(report.outcome)));
-        if let Some(bars) = &mut state.bars
-            && let Some(bar) = bars.running.remove(&report.name)
-        {
-            bar.finish_and_clear();
-            bars.multi.remove(&bar);
+        if let Some(bars) = &mut state.bars {
+            bars.stop(&report.name);
         }
         Self::say(state, &format!("{outcome} {}{}", report.name, details(report, self.verbose)));
         match &state.bars {
@@ -123,6 +129,29 @@ impl Observer for Live {
             }
             Event::Waiting { step } => {
                 Self::say(state, &format!("{:>10} {step} (another isolith runs it)", "waiting"));
+            }
+            Event::Fetching { what, bytes, total, rate, done, .. } => {
+                let how_far = match total {
+                    Some(total) if !done => format!("of {}, ", text::bytes(total)),
+                    _ => String::new(),
+                };
+                if done {
+                    if let Some(bars) = &mut state.bars {
+                        bars.stop(&what);
+                    }
+                    Self::say(state, &format!("{:>10} {what}: {}", "fetched", amount(bytes, rate)));
+                    if state.bars.as_ref().is_some_and(|bars| bars.running.is_empty()) {
+                        clear(state);
+                    }
+                    return;
+                }
+                let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
+                if !bars.running.contains_key(&what) {
+                    bars.start(&what);
+                }
+                if let Some(bar) = bars.running.get(&what) {
+                    bar.set_message(format!("{how_far}{}", amount(bytes, rate)));
+                }
             }
             Event::Log { step, line } => {
                 if let Some(bar) = state.bars.as_ref().and_then(|bars| bars.running.get(&step)) {

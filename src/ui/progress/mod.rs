@@ -65,6 +65,11 @@ fn details(report: &StepReport, verbose: bool) -> String {
     out
 }
 
+/// How much came, and how fast.
+fn amount(bytes: u64, rate: u64) -> String {
+    format!("{} at {}/s", text::bytes(bytes), text::bytes(rate))
+}
+
 /// Why a step had to run, on one line.
 fn because(why: &[String]) -> String {
     if why.is_empty() {

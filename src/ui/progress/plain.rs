@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::{because, details, exported, paint, warning, word};
+use super::{amount, because, details, exported, paint, warning, word};
 use crate::engine::{Event, Observer};
 use crate::ui::style::Style;
 use crate::ui::text;
@@ -23,7 +23,12 @@ impl Plain {
     pub(super) fn line(&self, event: &Event) -> Option<String> {
         let tag = |step: &str| self.style.dim(&format!("[{step}]"));
         Some(match event {
-            Event::Planned { .. } | Event::Finished { .. } => return None,
+            Event::Planned { .. } | Event::Finished { .. } | Event::Fetching { done: false, .. } => {
+                return None;
+            }
+            Event::Fetching { what, bytes, rate, .. } => {
+                format!("{} {what}: {}", self.style.green("fetched"), amount(*bytes, *rate))
+            }
             Event::Started { step, key, why } => {
                 let key = if self.verbose { format!(" (key {})", key.short()) } else { String::new() };
                 format!("{} started{key}{}", tag(step), because(why))

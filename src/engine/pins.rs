@@ -1,0 +1,267 @@
+//! What every fetched input of a recipe is pinned to: by the recipe, by its lock file, or by finding out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Event, Observer};
+use crate::digest::ContentDigest;
+use crate::error::{Error, Result};
+use crate::recipe::{Base, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
+use crate::source::Pin;
+use crate::source::fetch::{self, Access, Progress, Want, Watch};
+use crate::source::git;
+use crate::store::Store;
+
+/// What is done about inputs that nothing pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinning<'a> {
+    /// An error names them.
+    Required,
+    /// They are resolved, and the lock file gets them.
+    Missing,
+    /// So are these, although they are pinned; all with an empty list.
+    Anew(&'a [String]),
+}
+
+/// Resolves pins with what a build has at hand.
+pub struct Pinner<'a> {
+    /// Where fetched bytes go.
+    pub store: &'a Store,
+    /// What may be reached.
+    pub access: &'a Access,
+    /// What is done about inputs that nothing pins.
+    pub pinning: Pinning<'a>,
+    /// Where events go.
+    pub observer: &'a dyn Observer,
+    /// Set to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// What the inputs of a recipe are pinned to, by the name of the source; the base is called `base`.
+#[derive(Debug, Default)]
+pub struct Pins {
+    base: Option<Pin>,
+    files: BTreeMap<String, Pin>,
+    commits: BTreeMap<String, String>,
+}
+
+/// One change of a lock file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LockChange {
+    /// `sources.NAME` or `base`.
+    pub place: String,
+    /// What it is pinned to now; none when the entry was taken out.
+    pub pin: Option<String>,
+}
+
+impl Pins {
+    /// The digest of the archive of the base.
+    pub fn base(&self) -> Result<&Pin> {
+        self.base.as_ref().ok_or_else(|| Error::machine("the base has no pin"))
+    }
+
+    /// The digest of a source.
+    pub fn file(&self, source: &str) -> Result<&Pin> {
+        self.files.get(source).ok_or_else(|| Error::machine(format!("source `{source}` has no pin")))
+    }
+
+    /// The commit of a source.
+    pub fn commit(&self, source: &str) -> Result<&str> {
+        let commit = self.commits.get(source).map(String::as_str);
+        commit.ok_or_else(|| Error::machine(format!("source `{source}` has no commit")))
+    }
+}
+
+/// One recipe whose pins are looked for.
+struct Work<'a> {
+    pinner: &'a Pinner<'a>,
+    recipe: &'a Recipe,
+    lock: Option<Lock>,
+    /// What nothing pins, when that is an error: name, and what the lock says instead.
+    unpinned: Vec<String>,
+    changes: Vec<LockChange>,
+}
+
+impl Pinner<'_> {
+    /// The pins of a recipe. The lock file is read if it is needed, and written if something was resolved.
+    pub fn pins(&self, recipe: &Recipe) -> Result<Pins> {
+        self.pins_and_changes(recipe).map(|(pins, _)| pins)
+    }
+
+    /// The same, with what changed in the lock file.
+    pub fn pins_and_changes(&self, recipe: &Recipe) -> Result<(Pins, Vec<LockChange>)> {
+        let mut pins = Pins::default();
+        let (unpinned, changes) = (Vec::new(), Vec::new());
+        let mut work = Work { pinner: self, recipe, lock: None, unpinned, changes };
+        if let Base::Fetched(remote) = &recipe.base {
+            pins.base = work.remote(&["base"], "the base", remote)?;
+        }
+        for (name, source) in &recipe.sources {
+            let place = ["sources", name.as_str()];
+            let what = format!("source `{name}`");
+            match &source.origin {
+                Origin::Path(_) => {}
+                Origin::Archive { remote, .. } | Origin::File(remote) => {
+                    pins.files.extend(work.remote(&place, &what, remote)?.map(|pin| (name.clone(), pin)));
+                }
+                Origin::Git(git) => {
+                    pins.commits.extend(work.commit(&place, &what, git)?.map(|rev| (name.clone(), rev)));
+                }
+            }
+        }
+        work.finish(pins)
+    }
+
+    /// The blob that a pin names, fetched if need be.
+    pub fn blob(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<ContentDigest> {
+        let want = Want { what, urls: &remote.urls, pin: Some(pin) };
+        Ok(fetch::fetch(self.store, self.access, &want, &self.watch(what))?.blob)
+    }
+
+    /// The same, opened; its bytes have just been checked.
+    pub fn open(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<File> {
+        if let Some(file) = fetch::open(self.store, pin)? {
+            return Ok(file);
+        }
+        let blob = self.blob(what, remote, pin)?;
+        self.store
+            .open_blob(&blob)?
+            .ok_or_else(|| Error::machine(format!("{what} is lost, although it has just been fetched")))
+    }
+
+    /// Who is told of a download of `what`.
+    pub fn watch<'b>(&'b self, what: &'b str) -> Watching<'b> {
+        Watching { observer: self.observer, cancel: self.cancel, what }
+    }
+}
+
+/// Makes events of a download's progress.
+pub struct Watching<'a> {
+    observer: &'a dyn Observer,
+    cancel: &'a AtomicBool,
+    what: &'a str,
+}
+
+impl Watch for Watching<'_> {
+    fn progress(&self, progress: Progress) {
+        let Progress { url, bytes, total, rate, done } = progress;
+        self.observer.event(Event::Fetching { what: self.what.to_string(), url, bytes, total, rate, done });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+}
+
+impl Work<'_> {
+    fn lock(&mut self) -> Result<&mut Lock> {
+        match self.lock {
+            Some(ref mut lock) => Ok(lock),
+            None => Ok(self.lock.insert(Lock::load(&self.recipe.path)?)),
+        }
+    }
+
+    /// Whether a pin that is there is to be found out anew.
+    fn is_anew(&self, place: &[&str]) -> bool {
+        let name = place.last().copied().unwrap_or_default();
+        match self.pinner.pinning {
+            Pinning::Anew([]) => true,
+            Pinning::Anew(names) => names.iter().any(|wanted| wanted == name),
+            _ => false,
+        }
+    }
+
+    /// What the lock says, unless it has to be found out.
+    fn locked<T>(&mut self, place: &[&str], what: &str, found: Locked<T>) -> Option<T> {
+        let says = match found {
+            Locked::To(pin) if !self.is_anew(place) => return Some(pin),
+            Locked::To(_) | Locked::Missing => String::new(),
+            Locked::Stale(was) => format!(" (the lock file has it for {was})"),
+        };
+        match self.pinner.pinning {
+            Pinning::Required => self.unpinned.push(format!("{what}{says}")),
+            _ if !says.is_empty() => {
+                let message = format!("{what} is not what is locked{says}: it is pinned anew");
+                self.pinner.observer.event(Event::Warning { message });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn remote(&mut self, place: &[&str], what: &str, remote: &Remote) -> Result<Option<Pin>> {
+        if let Some(pin) = &remote.pin {
+            return Ok(Some(pin.clone()));
+        }
+        let found = self.lock()?.remote(place, remote);
+        if let Some(pin) = self.locked(place, what, found) {
+            return Ok(Some(pin));
+        }
+        if self.pinner.pinning == Pinning::Required {
+            return Ok(None);
+        }
+        let want = Want { what, urls: &remote.urls, pin: None };
+        let fetched = fetch::fetch(self.pinner.store, self.pinner.access, &want, &self.pinner.watch(what))?;
+        self.lock()?.set_remote(place, remote, &fetched.pin, fetched.size);
+        self.changes.push(LockChange { place: place.join("."), pin: Some(fetched.pin.to_string()) });
+        Ok(Some(fetched.pin))
+    }
+
+    fn commit(&mut self, place: &[&str], what: &str, git: &Git) -> Result<Option<String>> {
+        if let GitRef::Rev(rev) = &git.at {
+            return Ok(Some(rev.clone()));
+        }
+        let found = self.lock()?.commit(place, git);
+        if let Some(rev) = self.locked(place, what, found) {
+            return Ok(Some(rev));
+        }
+        if self.pinner.pinning == Pinning::Required {
+            return Ok(None);
+        }
+        let (kind, name) = match &git.at {
+            GitRef::Tag(name) => ("tags", name),
+            GitRef::Branch(name) | GitRef::Rev(name) => ("heads", name),
+        };
+        let rev = git::resolve(self.pinner.access, &self.pinner.watch(what), what, &git.url, kind, name)?;
+        self.lock()?.set_commit(place, git, &rev);
+        self.changes.push(LockChange { place: place.join("."), pin: Some(rev.clone()) });
+        Ok(Some(rev))
+    }
+
+    fn finish(mut self, pins: Pins) -> Result<(Pins, Vec<LockChange>)> {
+        if !self.unpinned.is_empty() {
+            let recipe = self.recipe.path.display();
+            return Err(Error::recipe(format!("not pinned in `{recipe}`: {}", self.unpinned.join(", ")))
+                .because(format!(
+                    "neither it nor `{}` says what they have to be",
+                    Lock::path_of(&self.recipe.path).display()
+                ))
+                .hint(format!("`isolith lock {recipe}` pins them in the lock file")));
+        }
+        // Entries that nothing needs go when the lock file is asked for, not in passing.
+        if let Pinning::Anew(_) = self.pinner.pinning {
+            self.tidy()?;
+        }
+        if let Some(lock) = &mut self.lock {
+            lock.save()?;
+        }
+        Ok((pins, self.changes))
+    }
+
+    /// Takes out what the recipe does not leave open.
+    fn tidy(&mut self) -> Result<()> {
+        let recipe = self.recipe;
+        let open = |place: &[&str]| match place {
+            ["sources", name] => recipe.sources.get(*name).is_some_and(|source| match &source.origin {
+                Origin::Path(_) => false,
+                Origin::Archive { remote, .. } | Origin::File(remote) => remote.pin.is_none(),
+                Origin::Git(git) => !matches!(git.at, GitRef::Rev(_)),
+            }),
+            _ => matches!(&recipe.base, Base::Fetched(remote) if remote.pin.is_none()),
+        };
+        let gone = self.lock()?.retain(open);
+        self.changes.extend(gone.into_iter().map(|place| LockChange { place, pin: None }));
+        Ok(())
+    }
+}
