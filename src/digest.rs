@@ -1,4 +1,4 @@
-//! The identities of DESIGN section 3 as newtypes over a 32-byte BLAKE3 digest.
+//! The identities (docs/format.md) as newtypes over a 32-byte BLAKE3 digest.
 //!
 //! Every id prints as 64 lower-case hex digits and, with `{:#}`, as the first 12.
 

@@ -1,7 +1,7 @@
 //! The one error type of the library: what failed, why, and what to do.
 //!
 //! `what` names the thing (path, step, key, system call); `why` is the cause with its errno;
-//! `hint` is what the user can do. The class decides the exit code (DESIGN section 11).
+//! `hint` is what the user can do. The class decides the exit code (docs/errors.md).
 
 use std::error::Error as StdError;
 use std::fmt;

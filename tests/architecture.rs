@@ -1,4 +1,4 @@
-//! The shape of the code (DESIGN section 8, ARCHITECTURE.md) holds: dependencies point down, `unsafe` is
+//! The shape of the code (ARCHITECTURE.md) holds: dependencies point down, `unsafe` is
 //! in one place, the library does not print or read its surroundings, files stay small.
 
 use std::collections::{BTreeMap, BTreeSet};

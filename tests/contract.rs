@@ -1,4 +1,4 @@
-//! The sandbox contract, line by line (DESIGN section 5), looked at from the inside: as root, as a user
+//! The sandbox contract, line by line (docs/contract.md), looked at from the inside: as root, as a user
 //! with a range of ids, and as one without, for whom every build must fail closed.
 
 mod common;

@@ -1,5 +1,5 @@
 //! Everything a step can see, as one document. The sandbox is built from it and from nothing else, so
-//! what is not in the document cannot reach a step (DESIGN section 3).
+//! what is not in the document cannot reach a step (docs/design/keys.md).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::canonical_json;
 use crate::digest::ActionKey;
 use crate::path::GuestPath;
 
-/// The version of the sandbox contract (DESIGN section 5). It is part of every key; a change of anything
+/// The version of the sandbox contract (docs/contract.md). It is part of every key; a change of anything
 /// that a step can see takes a new one.
 pub const CONTRACT: u32 = 1;
 

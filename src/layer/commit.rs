@@ -29,7 +29,7 @@ pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Re
 ///
 /// `below` are the layers the step ran on (the directory has come from [`prepare_upper`]); `epoch` is the time that everything gets, in seconds since 1970.
 /// Afterwards the directory and the manifest describe the same tree: the smallest difference to `below`
-/// that shows the step's result (DESIGN section 3). Entries that equal what lies below are removed; opaque
+/// that shows the step's result (docs/design/layers.md). Entries that equal what lies below are removed; opaque
 /// directories are replaced by whiteouts of what they hid; all names of a hard-linked file stay if one does.
 /// Whether a file shares its inode with another one is not compared with what lies below.
 ///

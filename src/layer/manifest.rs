@@ -1,4 +1,4 @@
-//! The canonical manifest of a layer: a sorted list of entries (DESIGN section 3, docs/format.md).
+//! The canonical manifest of a layer: a sorted list of entries (docs/format.md).
 
 use super::codec;
 use super::entry::{Entry, Kind};

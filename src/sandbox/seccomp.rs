@@ -1,4 +1,4 @@
-//! The system calls a step may not make (DESIGN section 5), as a BPF program.
+//! The system calls a step may not make (docs/contract.md), as a BPF program.
 //!
 //! It is a deny list. Everything that reaches out of the sandbox's namespaces, makes new ones, or changes
 //! mounts gives the errno that a kernel gives to a caller without the right (EPERM) or without the feature

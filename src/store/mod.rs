@@ -1,4 +1,4 @@
-//! The local store: layout, locks, layers, results, logs, blobs, roots, fsck (DESIGN section 6, docs/store.md).
+//! The local store: layout, locks, layers, results, logs, blobs, roots, fsck (docs/store.md).
 //!
 //! Plain files under one directory, any number of processes and threads at once. Three rules keep it
 //! whole through `kill -9` and power loss, without one fsync:
