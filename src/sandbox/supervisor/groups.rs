@@ -17,6 +17,10 @@ pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answered {
         FCHMODAT2 => (Named::at(asked, 0, 1, asked.int(3)), asked.int(2)),
         _ => (Named::path(asked, 0, true), asked.int(1)),
     };
+    // A directory that hands a group down is among the shared ones.
+    if mode as u32 & libc::S_ISGID == 0 && state.records.none_shared() {
+        return Ok(Answer::Continue);
+    }
     if let Some(here) = state.resolver.here(asked, named)
         && here.stat().is_ok_and(|stat| !is_dir(&stat))
     {
