@@ -94,9 +94,10 @@ impl Session {
             command => command.to_vec(),
         };
         let run = store.new_run(ids)?;
-        prepare_upper(&run.upper(), &shop.resolver().view(&layers)?, action.epoch, ids)?;
         layers.retain(|layer| *layer != crate::layer::Manifest::empty_id());
-        let mut spec = shop.spec(step, action, layers, run.name())?;
+        let view = shop.resolver().view(&layers)?;
+        prepare_upper(&run.upper(), &view, action.epoch, ids)?;
+        let mut spec = shop.spec(step, action, layers, &view, run.name())?;
         if let (Some(left), true) = (&on_top, ids.recorded) {
             spec.owners.add_list(&store.root().join(left));
         }

@@ -17,7 +17,7 @@ use crate::base::import_tar;
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, Limits, StackOwners, commit, prepare_upper};
+use crate::layer::{IdShift, Limits, StackOwners, View, commit, prepare_upper};
 use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::git::Fetcher;
 use crate::source::import;
@@ -232,7 +232,7 @@ impl Workshop<'_> {
             run.use_up_inodes(self.request.conditions.used_inodes)?;
         }
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
-        let spec = self.spec(step, action, layers, run.name())?;
+        let spec = self.spec(step, action, layers, &below, run.name())?;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
             let message = format!("limits cannot be enforced: {why} (hint: {fix})");
             let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
@@ -325,12 +325,14 @@ impl Workshop<'_> {
         }
     }
 
-    /// The sandbox of a step, made from its action document and from where things are on this machine.
+    /// The sandbox of a step, made from its action document and from where things are on this machine. `view`
+    /// is that of `layers`.
     pub fn spec(
         &self,
         step: &StepNode,
         action: ActionDocument,
         layers: Vec<LayerId>,
+        view: &View,
         run: &str,
     ) -> Result<SandboxSpec> {
         let mut caches = Vec::new();
@@ -350,10 +352,9 @@ impl Workshop<'_> {
                 MountDoc::Tmpfs { .. } => {}
             }
         }
-        let view = self.resolver().view(&layers)?;
         let owners = match self.ids.recorded {
             // Nobody knows what is in a cache.
-            true => StackOwners { any: !caches.is_empty(), ..Default::default() }.with(&view),
+            true => StackOwners { any: !caches.is_empty(), ..Default::default() }.with(view),
             false => StackOwners::default(),
         };
         let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
