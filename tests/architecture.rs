@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Dependencies point down this list only.
 const ORDER: [&str; 19] = [
-    "main", "cli", "ui", "engine", "recipe", "key", "source", "base", "remote", "oci", "sandbox", "layer",
+    "main", "cli", "ui", "engine", "recipe", "key", "base", "source", "remote", "oci", "sandbox", "layer",
     "store", "config", "sys", "digest", "error", "path", "lib",
 ];
 

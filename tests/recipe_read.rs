@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use isolith::base::debian::Variant;
 use isolith::key::Network;
 use isolith::recipe::{self, Base, Mount, Origin, Recipe};
 use isolith::sandbox::Limits;
@@ -181,6 +182,21 @@ fn bases() {
     assert!(path.is_absolute() && path.ends_with("tests/recipes/errors/files"));
     let Base::Tar { sha256, .. } = base("tar = { path = \"files/motd\" }") else { panic!("tar") };
     assert_eq!(sha256, None);
+    let Base::Debian(debian) = base(
+        "debian = { suite = \"bookworm\", include = [\"make\", \"gcc=4:12.2.0-3\"], exclude = [\"perl\"] }",
+    ) else {
+        panic!("debian")
+    };
+    assert_eq!((debian.suites, debian.components), (vec!["bookworm".into()], vec!["main".into()]));
+    assert_eq!(debian.variant, Variant::Minbase);
+    assert_eq!(
+        (debian.include, debian.exclude),
+        (vec!["gcc=4:12.2.0-3".into(), "make".into()], vec!["perl".into()])
+    );
+    let text = "debian = { suite = [\"sid\", \"experimental\"], components = [\"main\", \"contrib\"], variant = \"custom\", include = [\"hello\"] }";
+    let Base::Debian(debian) = base(text) else { panic!("debian") };
+    assert_eq!((debian.suites.len(), debian.components.len()), (2, 2));
+    assert_eq!(debian.variant, Variant::Custom);
     let Base::Recipe { path } = base("recipe = \"files/other.toml\"") else { panic!("recipe") };
     assert!(path.is_absolute() && path.ends_with("tests/recipes/errors/files/other.toml"));
 }

@@ -1,5 +1,6 @@
 //! What recipes start from.
 
+pub mod debian;
 mod host;
 mod tar;
 

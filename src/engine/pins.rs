@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Event, Observer};
+use crate::base::debian::{Debian, Packages, architecture};
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::recipe::{Base, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
@@ -42,6 +43,7 @@ pub struct Pinner<'a> {
 #[derive(Debug, Default)]
 pub struct Pins {
     base: Option<Pin>,
+    debian: Option<Packages>,
     files: BTreeMap<String, Pin>,
     commits: BTreeMap<String, String>,
 }
@@ -59,6 +61,11 @@ impl Pins {
     /// The digest of the archive of the base.
     pub fn base(&self) -> Result<&Pin> {
         self.base.as_ref().ok_or_else(|| Error::machine("the base has no pin"))
+    }
+
+    /// The packages of a Debian base.
+    pub fn debian(&self) -> Result<&Packages> {
+        self.debian.as_ref().ok_or_else(|| Error::machine("the base has no packages"))
     }
 
     /// The digest of a source.
@@ -94,8 +101,10 @@ impl Pinner<'_> {
         let mut pins = Pins::default();
         let (unpinned, changes) = (Vec::new(), Vec::new());
         let mut work = Work { pinner: self, recipe, lock: None, unpinned, changes };
-        if let Base::Fetched(remote) = &recipe.base {
-            pins.base = work.remote(&["base"], "the base", remote)?;
+        match &recipe.base {
+            Base::Fetched(remote) => pins.base = work.remote(&["base"], "the base", remote)?,
+            Base::Debian(request) => pins.debian = work.debian(request)?,
+            _ => {}
         }
         for (name, source) in &recipe.sources {
             let place = ["sources", name.as_str()];
@@ -229,6 +238,23 @@ impl Work<'_> {
         Ok(Some(rev))
     }
 
+    fn debian(&mut self, request: &Debian) -> Result<Option<Packages>> {
+        let arch = architecture().ok_or_else(|| {
+            Error::machine(format!(
+                "Debian has no packages for a machine like this ({})",
+                std::env::consts::ARCH
+            ))
+        })?;
+        let found = self.lock()?.debian(request, arch);
+        if let Some(packages) = self.locked(&["base"], "the base", found) {
+            return Ok(Some(packages));
+        }
+        if self.pinner.pinning == Pinning::Required {
+            return Ok(None);
+        }
+        Err(Error::machine("packages cannot be chosen yet"))
+    }
+
     fn finish(mut self, pins: Pins) -> Result<(Pins, Vec<LockChange>)> {
         if !self.unpinned.is_empty() {
             let recipe = self.recipe.path.display();
@@ -258,7 +284,11 @@ impl Work<'_> {
                 Origin::Archive { remote, .. } | Origin::File(remote) => remote.pin.is_none(),
                 Origin::Git(git) => !matches!(git.at, GitRef::Rev(_)),
             }),
-            _ => matches!(&recipe.base, Base::Fetched(remote) if remote.pin.is_none()),
+            _ => match &recipe.base {
+                Base::Fetched(remote) => remote.pin.is_none(),
+                Base::Debian(_) => true,
+                _ => false,
+            },
         };
         let gone = self.lock()?.retain(open);
         self.changes.extend(gone.into_iter().map(|place| LockChange { place, pin: None }));

@@ -153,6 +153,13 @@ impl Planner<'_> {
                 let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
                 Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
             }
+            Base::Debian(_) => {
+                let packages = pins.debian()?;
+                return Err(Error::machine(format!(
+                    "{} packages cannot be unpacked yet",
+                    packages.iter().count()
+                )));
+            }
             Base::Fetched(remote) => {
                 let pin = pins.base()?.clone();
                 let what = format!("the base of `{}`", recipe.path.display());

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::context::Kind;
+use super::debian;
 use super::inputs;
 use super::model::Base;
 use super::reader::{Table, Value};
@@ -10,17 +11,17 @@ use super::remote;
 use crate::path::GuestPath;
 use crate::source::Algorithm;
 
-const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `recipe`";
+const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `debian`, `recipe`";
 
 /// Reads the base. Where it is broken something harmless stands in for it.
 pub fn read(top: &mut Table<'_>) -> Base {
-    let hint = "add `[base]` with one of `scratch = true`, `host`, `dir`, `tar`, `recipe`";
+    let hint = "add `[base]` with one of `scratch = true`, `host`, `dir`, `tar`, `debian`, `recipe`";
     let Some(value) = top.required("base", hint) else { return Base::Scratch };
     let Some(mut table) = value.table("write `[base]` and below it `scratch = true`, for example") else {
         return Base::Scratch;
     };
     let cx = table.cx;
-    let kinds = ["scratch", "host", "dir", "tar", "recipe"];
+    let kinds = ["scratch", "host", "dir", "tar", "debian", "recipe"];
     let mut given: Vec<Value<'_>> = kinds.into_iter().filter_map(|kind| table.take(kind)).collect();
     given.sort_by_key(|value| value.key_span.start);
     if given.is_empty() {
@@ -46,6 +47,7 @@ fn read_kind(value: &Value<'_>) -> Option<Base> {
         "host" => host(value),
         "dir" => Some(Base::Dir { path: cx.host_path(&value.string()?, Kind::Directory)? }),
         "tar" => tar(value),
+        "debian" => debian::read(value).map(Base::Debian),
         _ => Some(Base::Recipe { path: cx.host_path(&value.string()?, Kind::File)? }),
     }
 }

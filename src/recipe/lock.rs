@@ -4,9 +4,14 @@
 //! what it was made for (`url`, or `git` with `tag` or `branch`) and what that came to (a digest, or `rev`). An
 //! entry made for something else than the recipe says now is stale and does not count.
 
+mod debian;
+
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, DocumentMut, Item, Table, Value};
+
+pub use debian::DebianPins;
 
 use super::diagnostic::Diagnostic;
 use super::model::{Git, GitRef, Remote};
@@ -16,6 +21,9 @@ use crate::source::{Algorithm, Pin};
 const VERSION: i64 = 1;
 const HEAD: &str =
     "# Written by `isolith lock`. Keep it beside its recipe, under version control.\nversion = 1\n";
+
+/// The keys of entries that are written here.
+const OURS: [&str; 9] = ["url", "sha256", "sha512", "blake3", "size", "git", "tag", "branch", "rev"];
 
 /// Where a pin stands in the lock file: `["base"]` or `["sources", NAME]`.
 pub type Place<'a> = [&'a str];
@@ -96,9 +104,11 @@ impl Lock {
                     let hint = format!("write it as `isolith lock` does: `[{key}.{name}]`");
                     return Err(wrong(entry.span().unwrap_or(0..0), &message, &hint));
                 };
-                if let Some((message, item)) = mistake(entry) {
+                let inner = entry.iter().filter(|(_, item)| key == "base" && item.is_table());
+                let inner = inner.filter_map(|(_, item)| debian::read(item.as_table()?).err()).next();
+                if let Some((message, span)) = mistake(entry).or(inner) {
                     let hint = "take the entry out and run `isolith lock`";
-                    return Err(wrong(item.span().unwrap_or(0..0), &message, hint));
+                    return Err(wrong(span.unwrap_or(0..0), &message, hint));
                 }
             }
         }
@@ -221,19 +231,19 @@ impl Lock {
         }
         let Some(entry) = table.get_mut(name).and_then(Item::as_table_mut) else { return };
         let is_new = entry.is_empty();
-        let ours = ["url", "sha256", "sha512", "blake3", "size", "git", "tag", "branch", "rev"];
-        for key in ours.into_iter().filter(|key| !keys.iter().any(|(new, _)| new == key)) {
-            entry.remove(key);
-        }
+        let others: Vec<String> = entry
+            .iter()
+            .filter(|(key, item)| {
+                let is_ours = OURS.contains(key) || item.is_table();
+                is_ours && !keys.iter().any(|(new, _)| new == key)
+            })
+            .map(|(key, _)| key.to_string())
+            .collect();
+        others.iter().for_each(|key| drop(entry.remove(key)));
         for (key, value) in keys {
             let mut value = value.clone();
             if let Some(old) = entry.get(key).and_then(Item::as_value) {
-                let same = match (old, &value) {
-                    (Value::String(a), Value::String(b)) => a.value() == b.value(),
-                    (Value::Integer(a), Value::Integer(b)) => a.value() == b.value(),
-                    _ => false,
-                };
-                if same {
+                if is_same(old, &value) {
                     continue;
                 }
                 *value.decor_mut() = old.decor().clone();
@@ -253,23 +263,39 @@ impl std::fmt::Display for Lock {
     }
 }
 
+/// Whether two values say the same, comments and spaces aside.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::String(a), Value::String(b)) => a.value() == b.value(),
+        (Value::Integer(a), Value::Integer(b)) => a.value() == b.value(),
+        (Value::Datetime(a), Value::Datetime(b)) => a.value() == b.value(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| is_same(a, b))
+        }
+        (Value::InlineTable(a), Value::InlineTable(b)) => {
+            a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && is_same(a.1, b.1))
+        }
+        _ => false,
+    }
+}
+
 /// What is wrong with an entry, and where.
-fn mistake(entry: &Table) -> Option<(String, &Item)> {
+fn mistake(entry: &Table) -> Option<(String, Option<Range<usize>>)> {
     for key in ["url", "git", "tag", "branch"] {
         if let Some(item) = entry.get(key).filter(|item| item.as_str().is_none()) {
-            return Some((format!("`{key}` is not a string"), item));
+            return Some((format!("`{key}` is not a string"), item.span()));
         }
     }
     for algorithm in Algorithm::ALL {
         let Some(item) = entry.get(algorithm.name()) else { continue };
         if item.as_str().and_then(|hex| Pin::new(algorithm, hex)).is_none() {
-            return Some((format!("`{}` is not such a digest", algorithm.name()), item));
+            return Some((format!("`{}` is not such a digest", algorithm.name()), item.span()));
         }
     }
     let item = entry.get("rev")?;
     let rev = item.as_str().filter(|rev| matches!(rev.len(), 40 | 64));
     let good = rev.is_some_and(|rev| rev.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
-    (!good).then(|| ("`rev` is not a commit id".to_string(), item))
+    (!good).then(|| ("`rev` is not a commit id".to_string(), item.span()))
 }
 
 fn text<'a>(entry: &'a Table, key: &str) -> Option<&'a str> {
@@ -292,7 +318,11 @@ fn named(at: &GitRef) -> (&'static str, &str) {
 fn describe(entry: &Table) -> String {
     let part = |key| text(entry, key).map(|value| format!("{key} `{value}`"));
     let parts: Vec<String> = ["url", "git", "tag", "branch"].into_iter().filter_map(part).collect();
-    if parts.is_empty() { "nothing".to_string() } else { parts.join(", ") }
+    match parts.is_empty() {
+        true if entry.iter().any(|(_, item)| item.is_table()) => "Debian packages".to_string(),
+        true => "nothing".to_string(),
+        false => parts.join(", "),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod args;
 mod base;
 mod context;
+mod debian;
 mod diagnostic;
 mod graph;
 mod inputs;
@@ -29,7 +30,7 @@ use toml::de::DeTable;
 use crate::{Error, Result};
 use context::Context;
 pub use diagnostic::Diagnostic;
-pub use lock::{Lock, Locked, Place};
+pub use lock::{DebianPins, Lock, Locked, Place};
 pub use model::{Base, Dep, Git, GitRef, Mount, Origin, Output, Recipe, Remote, Source, Step};
 use reader::Table;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::base::debian::Debian;
 use crate::key::Network;
 use crate::path::GuestPath;
 use crate::sandbox::Limits;
@@ -49,6 +50,8 @@ pub enum Base {
         /// Absolute.
         path: PathBuf,
     },
+    /// Packages of Debian.
+    Debian(Debian),
     /// A tar archive that is fetched.
     Fetched(Remote),
     /// A tar archive of this machine: plain, or packed with gzip, xz, bzip2 or zstd.
