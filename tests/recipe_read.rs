@@ -85,6 +85,32 @@ fn every_key_is_read() {
     assert_eq!((&step.sources, &step.deps), (&names(["motd", "src"]), &names(["other", "plain"])));
 }
 
+#[test]
+fn the_image_is_read() {
+    let image = load(&[]).image;
+    let strings = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+    assert_eq!(image.output.as_deref(), Some("everything"));
+    assert_eq!(image.entrypoint, Some(strings(&["/usr/bin/prog", "--level=2"])));
+    assert_eq!(image.cmd, Some(vec![]));
+    assert_eq!(image.env["PATH"], "/usr/bin:/bin");
+    assert_eq!(image.user.as_deref(), Some("www-data:1000"));
+    assert_eq!(image.workdir.unwrap().to_string(), "/src");
+    assert_eq!(image.labels["org.opencontainers.image.title"], "full 3");
+    assert_eq!(image.ports.into_iter().collect::<Vec<_>>(), ["53/udp", "8080/tcp"]);
+    assert_eq!(image.volumes.iter().map(|path| path.to_string()).collect::<Vec<_>>(), ["/var/lib/full"]);
+    assert_eq!(image.stop_signal.as_deref(), Some("SIGRTMIN+3"));
+    assert_eq!(image.author.as_deref(), Some("A. N. Other <other@example.org>"));
+    let check = image.healthcheck.unwrap();
+    assert_eq!(check.test, strings(&["CMD", "prog", "--check"]));
+    let times = (check.interval, check.timeout, check.start_period, check.retries);
+    assert_eq!(times, (Some(30), Some(90), Some(5), Some(3)));
+
+    let check = |test: &str| parse(&format!("[image]\nhealthcheck = {{ test = {test} }}")).image.healthcheck;
+    assert_eq!(check("\"a && b\"").unwrap().test, strings(&["CMD-SHELL", "a && b"]));
+    assert_eq!(check("[]").unwrap().test, strings(&["NONE"]));
+    assert_eq!(parse("").image, Default::default());
+}
+
 fn shown(mount: &Mount) -> String {
     match mount {
         Mount::Cache { at, id } => format!("cache {at} {id}"),

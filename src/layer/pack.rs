@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
 
-use super::{Entry, Kind, Manifest, pax};
+use super::{Entry, Kind, Manifest, Xattrs, pax};
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
@@ -24,6 +24,16 @@ const BLOCK: usize = 512;
 /// The largest number in an 11-digit octal field.
 const OCTAL_11: u64 = 0o77_777_777_777;
 
+/// Takes an archive in parts.
+pub(super) trait Sink {
+    /// The header blocks of the next member. Its data follow if it is a file that is not empty.
+    fn member(&mut self, member: Member) -> Result<()>;
+    /// Data of the last member.
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Zeros that fill up the last block of data, or that end the archive.
+    fn zeros(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
 /// Writes a layer as a tar archive. `content` gives the host file with the content of a file entry; it is
 /// checked against the entry's size and digest on the way. The same manifest gives the same bytes, always.
 ///
@@ -34,27 +44,98 @@ pub fn pack(
     content: &dyn Fn(&Entry) -> Result<PathBuf>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let failed = |why: io::Error| Error::machine("cannot write the archive of a layer").because(why);
+    pack_into(manifest, content, &mut Plain(out))?;
+    out.flush().map_err(failed)
+}
+
+/// The archive as one stream.
+struct Plain<'a>(&'a mut dyn Write);
+
+impl Sink for Plain<'_> {
+    fn member(&mut self, member: Member) -> Result<()> {
+        self.0.write_all(&member.blocks).map_err(failed)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(failed)
+    }
+
+    fn zeros(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(failed)
+    }
+}
+
+pub(super) fn failed(why: io::Error) -> Error {
+    Error::machine("cannot write the archive of a layer").because(why)
+}
+
+/// Gives a layer's archive to `sink`, part by part.
+pub(super) fn pack_into(
+    manifest: &Manifest,
+    content: &dyn Fn(&Entry) -> Result<PathBuf>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     for entry in manifest.entries() {
-        if entry.path.name().starts_with(WHITEOUT) {
-            return Err(Error::machine(format!("`{}` cannot be in a tar layer", entry.path))
-                .hint("names that begin with `.wh.` stand for removed files there; rename it"));
+        for member in members(entry, manifest)? {
+            sink.member(member)?;
         }
-        out.write_all(&member(entry, manifest.node(entry))?).map_err(failed)?;
-        match &entry.kind {
-            Kind::File { size, digest } => {
-                let path = content(entry)?;
-                copy(&path, *size, digest, out, &mut buffer)?;
-                out.write_all(&[0; BLOCK][..padding(*size)]).map_err(failed)?;
-            }
-            Kind::Dir { opaque: true } => {
-                out.write_all(&member(&marker(entry.path.join(OPAQUE)), entry)?).map_err(failed)?;
-            }
-            _ => {}
+        if let Kind::File { size, digest } = &entry.kind {
+            let path = content(entry)?;
+            copy(&path, *size, digest, sink, &mut buffer)?;
+            sink.zeros(&[0; BLOCK][..padding(*size)])?;
         }
     }
-    out.write_all(&[0; 2 * BLOCK]).and_then(|()| out.flush()).map_err(failed)
+    sink.zeros(&[0; 2 * BLOCK])
+}
+
+/// How many bytes the archive of a layer has.
+pub fn packed_size(manifest: &Manifest) -> Result<u64> {
+    let mut size = 2 * BLOCK as u64;
+    for entry in manifest.entries() {
+        size += members(entry, manifest)?.iter().map(|member| member.blocks.len() as u64).sum::<u64>();
+        if let Kind::File { size: data, .. } = entry.kind {
+            size += data + padding(data) as u64;
+        }
+    }
+    Ok(size)
+}
+
+/// The members of an entry: itself, and behind an opaque directory what makes it that.
+fn members(entry: &Entry, manifest: &Manifest) -> Result<Vec<Member>> {
+    if entry.path.name().starts_with(WHITEOUT) {
+        return Err(Error::machine(format!("`{}` cannot be in a tar layer", entry.path))
+            .hint("names that begin with `.wh.` stand for removed files there; rename it"));
+    }
+    let mut members = vec![member(entry, manifest.node(entry))?];
+    if entry.kind == (Kind::Dir { opaque: true }) {
+        members.push(member(&marker(entry.path.join(OPAQUE)), entry)?);
+    }
+    Ok(members)
+}
+
+/// A member as its headers say it.
+pub(super) struct Member {
+    /// Everything that stands in front of its data, in blocks.
+    pub blocks: Vec<u8>,
+    /// Its name.
+    pub path: Vec<u8>,
+    /// Where it links to.
+    pub link: Vec<u8>,
+    /// What it is.
+    pub kind: EntryType,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Seconds since 1970.
+    pub mtime: i64,
+    /// Bytes of data.
+    pub size: u64,
+    /// Device number.
+    pub device: (u32, u32),
+    /// Extended attributes.
+    pub xattrs: Xattrs,
 }
 
 /// An empty file that says something by its name. Treated like a whiteout: it has no attributes.
@@ -64,7 +145,7 @@ fn marker(path: GuestPath) -> Entry {
 
 /// The header blocks of a member. `node` has the attributes; for hard links that is the file they lead to,
 /// because some readers apply the attributes of every name.
-fn member(entry: &Entry, node: &Entry) -> Result<Vec<u8>> {
+fn member(entry: &Entry, node: &Entry) -> Result<Member> {
     let mut header = Header::new_ustar();
     let mut records = Vec::new();
     let node = if entry.kind == Kind::Whiteout { entry } else { node };
@@ -75,8 +156,10 @@ fn member(entry: &Entry, node: &Entry) -> Result<Vec<u8>> {
     header.set_mtime(0);
     let mut path = entry.path.as_bytes().to_vec();
     let mut link: &[u8] = b"";
+    let (mut mode, mut data, mut numbers) = (u32::from(node.mode), 0, (0, 0));
     let kind = match &entry.kind {
         Kind::File { size, .. } => {
+            data = *size;
             match *size {
                 size if size <= OCTAL_11 => header.set_size(size),
                 size => pax::push(&mut records, pax::SIZE, size.to_string().as_bytes()),
@@ -88,7 +171,8 @@ fn member(entry: &Entry, node: &Entry) -> Result<Vec<u8>> {
             EntryType::Directory
         }
         Kind::Symlink { target } => {
-            header.set_mode(0o777);
+            mode = 0o777;
+            header.set_mode(mode);
             link = target;
             EntryType::Symlink
         }
@@ -103,8 +187,14 @@ fn member(entry: &Entry, node: &Entry) -> Result<Vec<u8>> {
             EntryType::Regular
         }
         Kind::Fifo => EntryType::Fifo,
-        Kind::CharDevice { major, minor } => device(&mut header, *major, *minor, EntryType::Char),
-        Kind::BlockDevice { major, minor } => device(&mut header, *major, *minor, EntryType::Block),
+        Kind::CharDevice { major, minor } => {
+            numbers = (*major, *minor);
+            device(&mut header, *major, *minor, EntryType::Char)
+        }
+        Kind::BlockDevice { major, minor } => {
+            numbers = (*major, *minor);
+            device(&mut header, *major, *minor, EntryType::Block)
+        }
     };
     header.set_entry_type(kind);
     match u64::try_from(node.mtime) {
@@ -115,13 +205,26 @@ fn member(entry: &Entry, node: &Entry) -> Result<Vec<u8>> {
         name(&mut ustar.name, pax::PATH, &path, &mut records);
         name(&mut ustar.linkname, pax::LINKPATH, link, &mut records);
     }
+    let mut attributes = Xattrs::new();
     if entry.kind == node.kind {
         xattrs(entry, &mut records)?;
+        attributes = entry.xattrs.clone();
     }
     header.set_cksum();
     let mut blocks = extended(records, &[&path, link]);
     blocks.extend_from_slice(header.as_bytes());
-    Ok(blocks)
+    Ok(Member {
+        blocks,
+        link: link.to_vec(),
+        path,
+        kind,
+        mode,
+        owner: (node.uid, node.gid),
+        mtime: node.mtime,
+        size: data,
+        device: numbers,
+        xattrs: attributes,
+    })
 }
 
 fn device(header: &mut Header, major: u32, minor: u32, kind: EntryType) -> EntryType {
@@ -196,7 +299,7 @@ fn copy(
     path: &Path,
     size: u64,
     digest: &ContentDigest,
-    out: &mut dyn Write,
+    sink: &mut dyn Sink,
     buffer: &mut [u8],
 ) -> Result<()> {
     let mut file = File::open(path).map_err(|why| Error::io("read", path, why))?.take(size);
@@ -208,8 +311,7 @@ fn copy(
             Ok(n) => {
                 hasher.update(&buffer[..n]);
                 done += n as u64;
-                let wrote = out.write_all(&buffer[..n]);
-                wrote.map_err(|why| Error::machine("cannot write the archive of a layer").because(why))?;
+                sink.data(&buffer[..n])?;
             }
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             Err(why) => return Err(Error::io("read", path, why)),

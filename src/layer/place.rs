@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use rustix::fs::{
     AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, futimens, ioctl_ficlone, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat,
-    symlinkat, unlinkat, utimensat,
+    fsetxattr, futimens, ioctl_ficlone, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, renameat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -44,9 +44,31 @@ type Content<'a> = &'a (dyn Fn(&Entry) -> Result<PathBuf> + Sync);
 /// [`Owners::Caller`]). `content` says where the bytes of a file entry are; they are cloned or copied, and
 /// only their length is checked. Modes do not depend on the umask; times are whole seconds.
 pub fn place(manifest: &Manifest, dest: &Path, owners: Owners, content: Content) -> Result<()> {
+    place_from(manifest, dest, owners, content, None)
+}
+
+/// The same, but content that lies in the directory `moved`, on the file system of `dest`, is moved and not copied.
+/// No two entries may have the same file of it.
+pub(super) fn place_moving(
+    manifest: &Manifest,
+    dest: &Path,
+    owners: Owners,
+    content: Content,
+    moved: &Path,
+) -> Result<()> {
+    place_from(manifest, dest, owners, content, Some(moved))
+}
+
+fn place_from(
+    manifest: &Manifest,
+    dest: &Path,
+    owners: Owners,
+    content: Content,
+    moved: Option<&Path>,
+) -> Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let root = openat(CWD, dest, flags, Mode::empty()).map_err(|why| Error::io("open", dest, why))?;
-    let tree = Tree { root, dest, owners, content };
+    let tree = Tree { root, dest, owners, content, moved };
     let (mut dirs, mut links, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for entry in manifest.entries() {
         match entry.kind {
@@ -81,6 +103,7 @@ struct Tree<'a> {
     dest: &'a Path,
     owners: Owners,
     content: Content<'a>,
+    moved: Option<&'a Path>,
 }
 
 /// The directory that was looked into last: entries come in runs with the same one.
@@ -214,6 +237,11 @@ impl Tree<'_> {
         };
         if !found.is_file() || found.len() != size {
             return Err(changed());
+        }
+        if self.moved.is_some_and(|moved| source.starts_with(moved)) {
+            renameat(CWD, &source, parent, entry.path.name())
+                .map_err(|why| self.failed("move into place", entry, why))?;
+            return self.dress_open(from.as_fd(), entry);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = openat(parent, entry.path.name(), flags, Mode::RUSR | Mode::WUSR)

@@ -32,7 +32,8 @@ fn size(value: &Value<'_>) -> Option<u64> {
     size
 }
 
-fn time(value: &Value<'_>) -> Option<u64> {
+/// A length of time, in seconds.
+pub fn time(value: &Value<'_>) -> Option<u64> {
     let text = value.string()?;
     let written = value.cx.expand(&text)?;
     let time = units::time(&written);

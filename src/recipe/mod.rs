@@ -10,6 +10,7 @@ mod context;
 mod debian;
 mod diagnostic;
 mod graph;
+mod image;
 mod inputs;
 mod limits;
 mod lock;
@@ -31,7 +32,9 @@ use crate::{Error, Result};
 use context::Context;
 pub use diagnostic::Diagnostic;
 pub use lock::{DebianPins, Lock, Locked, Place};
-pub use model::{Base, Dep, Git, GitRef, Mount, Origin, Output, Recipe, Remote, Source, Step};
+pub use model::{
+    Base, Dep, Git, GitRef, Healthcheck, Image, Mount, Origin, Output, Recipe, Remote, Source, Step,
+};
 use reader::Table;
 
 /// Reads and checks the recipe file at `path`, with the arguments `set` laid over its `[args]`.
@@ -95,6 +98,7 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
     let deps = inputs::deps(&mut top, &sources);
     let steps = step::read_all(&mut top, &name, &sources, &deps);
     let outputs = inputs::outputs(&mut top);
+    let image = image::read(&mut top, &outputs);
     top.finish();
 
     Recipe {
@@ -108,6 +112,7 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
         deps: deps.into_iter().map(|(name, dep)| (name, dep.value)).collect(),
         steps,
         outputs,
+        image,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The typed recipe: everything checked, every default filled in, `${ARGS}` replaced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::base::debian::Debian;
@@ -33,6 +33,8 @@ pub struct Recipe {
     pub steps: Vec<Step>,
     /// Subtrees of the finished stack, by name.
     pub outputs: BTreeMap<String, Output>,
+    /// What becomes the config of an image. In no key.
+    pub image: Image,
 }
 
 /// The layers a recipe starts from.
@@ -206,6 +208,50 @@ impl Mount {
 pub struct Output {
     /// What becomes `/` of the output.
     pub from: GuestPath,
+}
+
+/// The config of an image. What is not said here is taken from the image the recipe starts from, if it does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The output that is in it; as for any export when it is not said.
+    pub output: Option<String>,
+    /// The program that always runs, with arguments.
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments for it when none are given, or the program when there is no entrypoint.
+    pub cmd: Option<Vec<String>>,
+    /// Variables.
+    pub env: BTreeMap<String, String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// Working directory.
+    pub workdir: Option<GuestPath>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Ports it listens on: `8080/tcp`.
+    pub ports: BTreeSet<String>,
+    /// Directories that live outside the image.
+    pub volumes: BTreeSet<GuestPath>,
+    /// What ends it: `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// How it is seen to work.
+    pub healthcheck: Option<Healthcheck>,
+    /// Who made it.
+    pub author: Option<String>,
+}
+
+/// How a running container is seen to work (an extension of Docker's).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `["CMD", program, …]`, `["CMD-SHELL", text]`, or `["NONE"]` for no check at all.
+    pub test: Vec<String>,
+    /// Seconds between two of them.
+    pub interval: Option<u64>,
+    /// Seconds after which one has failed.
+    pub timeout: Option<u64>,
+    /// Seconds in the beginning when failures do not count.
+    pub start_period: Option<u64>,
+    /// How many have to fail in a row.
+    pub retries: Option<u32>,
 }
 
 impl Recipe {

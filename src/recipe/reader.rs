@@ -181,6 +181,11 @@ impl<'a> Value<'a> {
         value.or_else(|| self.wrong_type("true or false", format!("write `{} = true`", self.key)))
     }
 
+    /// True for an integer.
+    pub fn is_integer(&self) -> bool {
+        self.value.is_integer()
+    }
+
     /// True for an array.
     pub fn is_array(&self) -> bool {
         self.value.is_array()

@@ -150,7 +150,8 @@ fn check_length(cx: &Context<'_>, span: &Range<usize>, what: &str, length: usize
     }
 }
 
-fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
+/// `env`: names and values of variables.
+pub fn env(table: &mut Table<'_>) -> BTreeMap<String, String> {
     let cx = table.cx;
     let entries = table.take("env").and_then(|value| value.table("write `env = { NAME = \"value\" }`"));
     let mut env = BTreeMap::new();
