@@ -82,6 +82,16 @@ pub(super) struct Chunked {
     open: Option<Open>,
 }
 
+/// A table that is ready to be written.
+pub(super) struct Finished {
+    /// What has to be known of it beside the layer's digest.
+    pub annotations: BTreeMap<String, String>,
+    /// Its frames.
+    pub frames: Vec<u8>,
+    /// The frame that comes at the very end.
+    pub footer: Vec<u8>,
+}
+
 struct Open {
     /// Its entry.
     at: usize,
@@ -156,9 +166,8 @@ impl Chunked {
         Ok(())
     }
 
-    /// What has to be known of the table beside the layer's digest; its frames, which lie at `at`; and the footer,
-    /// which comes at the very end.
-    pub fn finish(self, at: u64) -> io::Result<(BTreeMap<String, String>, Vec<u8>, Vec<u8>)> {
+    /// The finished table, whose frames lie at `at`.
+    pub fn finish(self, at: u64) -> io::Result<Finished> {
         let (split, split_length) = self.split.finish()?;
         let toc = Toc { version: 1, entries: &self.entries, tar_split_digest: sha256(&split) };
         let json = serde_json::to_vec(&toc)?;
@@ -186,7 +195,7 @@ impl Chunked {
         let mut footer: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         footer.extend_from_slice(MAGIC);
         let frames = [skippable(0, &manifest)?, skippable(0, &split)?].concat();
-        Ok((annotations, frames, skippable(0, &footer)?))
+        Ok(Finished { annotations, frames, footer: skippable(0, &footer)? })
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ::zstd::bulk::Compressor;
 use sha2::{Digest, Sha256};
 
-use super::chunked::Chunked;
+use super::chunked::{Chunked, Finished};
 use super::cut::{Cut, PIECE, Part, Piece};
 use super::digests::{Output, text};
 use super::squeeze::{self, Results};
@@ -91,7 +91,7 @@ fn join(manifest: &Manifest, results: Results<Frame>, out: &mut (dyn Write + Sen
     out.put(&own_table)?;
     let annotations = match chunked {
         Some(chunked) => {
-            let (annotations, frames, footer) = chunked.finish(out.size)?;
+            let Finished { annotations, frames, footer } = chunked.finish(out.size)?;
             out.put(&frames)?;
             out.put(&table::footer(own, own_table.len() as u64, length)?)?;
             out.put(&footer)?;
