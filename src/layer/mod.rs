@@ -7,6 +7,7 @@ mod codec;
 mod commit;
 mod compare;
 mod content;
+pub mod deb;
 mod decompress;
 mod disk;
 mod entry;
