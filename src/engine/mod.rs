@@ -2,6 +2,7 @@
 
 mod api;
 mod build;
+mod debian;
 mod demand;
 pub(crate) mod diff;
 mod event;

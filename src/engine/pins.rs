@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Event, Observer};
-use crate::base::debian::{Debian, Packages, architecture};
+use crate::base::debian::{Debian, Package, Packages, architecture};
 use crate::digest::ContentDigest;
 use crate::error::{Error, Result};
 use crate::recipe::{Base, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
@@ -137,6 +137,13 @@ impl Pinner<'_> {
         self.store
             .open_blob(&blob)?
             .ok_or_else(|| Error::machine(format!("{what} is lost, although it has just been fetched")))
+    }
+
+    /// The file of a Debian package, fetched if need be; its bytes have just been checked.
+    pub fn package(&self, package: &Package) -> Result<File> {
+        let urls = vec![format!("http://debian.invalid/{}", package.path)];
+        let remote = Remote { urls, pin: None };
+        self.open(&format!("the package `{}`", package.name), &remote, &package.sha256)
     }
 
     /// Who is told of a download of `what`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::debian::Package;
 use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
@@ -55,6 +56,8 @@ pub enum Work {
         /// Of its bytes.
         digest: ContentDigest,
     },
+    /// Find what directories that several packages have in common look like.
+    Directories(Box<Shared>),
     /// Run a command.
     Step(Box<StepNode>),
     /// Take a subtree of a finished stack.
@@ -76,8 +79,22 @@ pub struct Fetch {
     pub from: From,
 }
 
+/// Packages that are stacked each as a layer of its own.
+pub struct Shared {
+    /// What they are stacked on.
+    pub below: Arc<Stack>,
+    /// What in that was made of packages.
+    pub installed: NodeId,
+    /// The packages with their names, lowest first.
+    pub packages: Vec<(String, NodeId)>,
+}
+
 /// What is fetched, and how it is laid in.
 pub enum From {
+    /// Debian packages, unpacked together.
+    Packages(Vec<Package>),
+    /// A Debian package, unpacked on its own.
+    Package(Package),
     /// A tar archive as a base.
     Base(Remote, Pin),
     /// An archive whose names lose so many leading components.
@@ -157,6 +174,10 @@ impl Plan {
     pub fn needs(&self, node: NodeId) -> Vec<NodeId> {
         match &self.nodes[node].work {
             Work::Input { .. } | Work::Tar { .. } | Work::Fetch(_) => Vec::new(),
+            Work::Directories(shared) => {
+                let packages = shared.packages.iter().map(|(_, node)| *node);
+                shared.below.nodes().into_iter().chain(packages).collect()
+            }
             Work::Step(step) => step.stack.nodes(),
             Work::Output { stack, .. } => stack.nodes(),
         }

@@ -1,13 +1,13 @@
 //! From recipe files to a [`Plan`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::pins::{Pinner, Pins};
 use super::plan::{Fetch, From, Node, NodeId, Plan, Planned, Stack, StepNode, Work};
 use crate::base::fingerprint;
-use crate::digest::ContentDigest;
+use crate::digest::{ContentDigest, DefinitionKey};
 use crate::error::{Error, Result};
 use crate::key::{ActionDocument, CONTRACT, Definition, HostView, MountDoc, UserDoc};
 use crate::layer::Kind;
@@ -22,18 +22,27 @@ use crate::store::Store;
 /// out and written, are the business of `pinner`.
 pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
     let mut planner =
-        Planner { store: pinner.store, pinner, nodes: Vec::new(), recipes: Vec::new(), open: Vec::new() };
+        Planner {
+            store: pinner.store,
+            pinner,
+            nodes: Vec::new(),
+            recipes: Vec::new(),
+            open: Vec::new(),
+            shared: HashMap::new(),
+        };
     planner.recipe(path, args, true)?;
     Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     store: &'a Store,
     pinner: &'a Pinner<'a>,
-    nodes: Vec<Node>,
-    recipes: Vec<Planned>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) recipes: Vec<Planned>,
     /// The recipes being loaded, outermost first, to find cycles.
     open: Vec<PathBuf>,
+    /// Nodes that several recipes have in common.
+    shared: HashMap<DefinitionKey, NodeId>,
 }
 
 /// What the steps of a recipe start from.
@@ -154,11 +163,8 @@ impl Planner<'_> {
                 Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
             }
             Base::Debian(_) => {
-                let packages = pins.debian()?;
-                return Err(Error::machine(format!(
-                    "{} packages cannot be unpacked yet",
-                    packages.iter().count()
-                )));
+                let below = self.debian(recipe, pins.debian()?);
+                Ground { below: Some(below), ..Ground::default() }
             }
             Base::Fetched(remote) => {
                 let pin = pins.base()?.clone();
@@ -274,12 +280,23 @@ impl Planner<'_> {
         self.node(name, Definition::Layer { id }, work)
     }
 
+    /// The node with this definition, made unless another recipe has it.
+    pub(super) fn shared(&mut self, name: String, definition: Definition, work: Work) -> NodeId {
+        let key = definition.key();
+        if let Some(node) = self.shared.get(&key) {
+            return *node;
+        }
+        let node = self.node(name, definition, work);
+        self.shared.insert(key, node);
+        node
+    }
+
     fn node(&mut self, name: String, definition: Definition, work: Work) -> NodeId {
         self.nodes.push(Node { name, key: definition.key(), definition, work });
         self.nodes.len() - 1
     }
 
-    fn keys(&self, stack: &Stack) -> Vec<String> {
+    pub(super) fn keys(&self, stack: &Stack) -> Vec<String> {
         stack.nodes().into_iter().map(|node| self.nodes[node].key.to_hex()).collect()
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::plan::{NodeId, Plan, Stack};
+use super::plan::{NodeId, Plan, Shared, Stack};
 use super::state::Knowledge;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
-use crate::layer::{IdShift, Manifest, Owners, Part, Source, View, flatten, merge, place};
+use crate::layer::{IdShift, Manifest, Owners, Part, Source, View, deb, flatten, merge, place};
 use crate::path::GuestPath;
 use crate::store::Store;
 
@@ -94,16 +94,35 @@ impl Resolver<'_> {
             ))
             .hint("put one `after` the other, or let only one of them write there")
         })?;
-        let id = fix_up.id();
+        self.keep(&fix_up)
+    }
+
+    /// The layer that makes the directories of stacked packages right; often the empty layer.
+    pub fn directories(&self, shared: &Shared) -> Result<LayerId> {
+        let below = self.layers(&shared.below)?;
+        let installed = self.knowledge.layer(shared.installed);
+        let installed: Vec<usize> = below.iter().position(|layer| *layer == installed).into_iter().collect();
+        let view = self.view(&below)?;
+        let manifests = shared.packages.iter().map(|(_, node)| self.manifest(&self.knowledge.layer(*node)));
+        let manifests = manifests.collect::<Result<Vec<_>>>()?;
+        let packages = shared.packages.iter().zip(&manifests);
+        let packages: Vec<deb::Package> =
+            packages.map(|((name, _), manifest)| deb::Package { name, manifest }).collect();
+        self.keep(&deb::directories(&view, &installed, &packages)?)
+    }
+
+    /// Stores a layer of directories, if the caller may write.
+    fn keep(&self, directories: &Manifest) -> Result<LayerId> {
+        let id = directories.id();
         if let Some(ids) = self.ids
             && !self.store.ready(&id, ids)?
         {
             let scratch = self.store.scratch()?;
             let tree = scratch.tree()?;
-            place(&fix_up, &tree, Owners::Guest(ids), &|entry| {
-                Err(Error::machine(format!("a merge has a file: `{}`", entry.path)))
+            place(directories, &tree, Owners::Guest(ids), &|entry| {
+                Err(Error::machine(format!("a layer of directories has a file: `{}`", entry.path)))
             })?;
-            self.store.add_layer(&tree, &fix_up)?;
+            self.store.add_layer(&tree, directories)?;
         }
         Ok(id)
     }

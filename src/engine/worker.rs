@@ -13,7 +13,7 @@ use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
 use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
-use crate::base::import_tar;
+use crate::base::{debian, import_tar};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
@@ -71,6 +71,7 @@ impl Workshop<'_> {
             Work::Input { id, .. } => *id,
             Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
             Work::Fetch(fetch) => self.lay_in(fetch)?,
+            Work::Directories(shared) => self.resolver().directories(shared)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;
                 self.fetch(&stack.nodes())?;
@@ -94,6 +95,13 @@ impl Workshop<'_> {
         let Fetch { what, from } = fetch;
         let (store, limits, ids) = (self.store, self.unpack, self.ids);
         match from {
+            From::Packages(packages) => {
+                let open = |package: &debian::Package| self.pinner.package(package);
+                return debian::lay_all(store, packages, &open, limits, ids);
+            }
+            From::Package(package) => {
+                return debian::lay_one(store, package, self.pinner.package(package)?, limits, ids);
+            }
             From::Base(remote, pin) => {
                 let blob = self.pinner.blob(what, remote, pin)?;
                 import_tar(store, &store.blob_path(&blob), blob, ids)

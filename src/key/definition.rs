@@ -26,6 +26,29 @@ pub enum Definition {
         /// What the archive hashes to.
         archive: Pin,
     },
+    /// Debian packages, unpacked together.
+    Packages {
+        /// What they hash to, in their order.
+        archives: Vec<Pin>,
+        /// The version of the form that packages are laid out in (`layer::deb::FORM`).
+        form: u32,
+    },
+    /// A Debian package, unpacked on its own.
+    Package {
+        /// What it hashes to.
+        archive: Pin,
+        /// The version of the form.
+        form: u32,
+    },
+    /// The directories of Debian packages that are stacked, as they have to look.
+    Directories {
+        /// Definition keys of the stack that they are stacked on, lowest first.
+        stack: Vec<String>,
+        /// Definition keys of the packages, lowest first.
+        packages: Vec<String>,
+        /// The version of the form.
+        form: u32,
+    },
     /// An archive that is fetched, unpacked as a source.
     Unpack {
         /// What the archive hashes to.

@@ -30,6 +30,8 @@ fi
 # The database as dpkg leaves it when it has unpacked a package.
 mkdir -p alternatives info parts triggers updates
 [ -e info/format ] || echo 1 > info/format
+# Without this file dpkg takes the database for one from before there were triggers, and runs them all.
+[ -e triggers/Unincorp ] || : > triggers/Unincorp
 [ -e arch ] || dpkg --print-architecture > arch
 cat unpacked/* >> status
 for package in unpacked/*; do
@@ -80,10 +82,9 @@ fi
 
 # What is of one moment and one machine.
 [ -z "$policy" ] || rm -f $policy
-rm -rf /var/cache/apt/*.bin /var/cache/apt/archives/* /var/cache/debconf/*-old /var/cache/ldconfig /var/cache/man/* \
-    /var/cache/fontconfig/* /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend \
-    /var/lib/dpkg/triggers/Lock /var/lib/dpkg/triggers/Unincorp /var/lib/systemd/random-seed \
-    /var/lib/systemd/catalog/database /var/lib/dbus/machine-id /etc/.pwd.lock /etc/passwd- /etc/group- /etc/shadow- \
-    /etc/gshadow- /etc/subuid- /etc/subgid- /etc/hostname /etc/resolv.conf
-find /var/log -type f -size +0 -delete
+rm -f /var/cache/apt/*.bin /var/cache/debconf/*-old /var/cache/ldconfig/aux-cache /var/lib/dpkg/*-old \
+    /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend /var/lib/dpkg/triggers/Lock  \
+    /var/lib/systemd/random-seed /var/lib/systemd/catalog/database /var/lib/dbus/machine-id \
+    /etc/.pwd.lock /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-
+find /var/log /var/cache/man /var/cache/fontconfig -type f -size +0 -delete 2> /dev/null || true
 [ ! -e /etc/machine-id ] || : > /etc/machine-id

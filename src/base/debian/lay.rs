@@ -54,8 +54,11 @@ pub fn lay_all(
                 return;
             }
             match open(&packages[at]) {
-                Ok(file) if sender.send((at, file)).is_ok() => {}
-                Ok(_) => return,
+                Ok(file) => {
+                    if sender.send((at, file)).is_err() {
+                        return;
+                    }
+                }
                 Err(why) => return fail(why),
             }
         }

@@ -47,7 +47,7 @@ pub fn check(
                     add(&known.layer, store.root())?;
                 }
             }
-            Work::Step(_) | Work::Output { .. } => {}
+            Work::Directories(_) | Work::Step(_) | Work::Output { .. } => {}
         }
     }
     let room = room(place);
