@@ -30,7 +30,8 @@ impl Planner<'_> {
             true => (&packages.added, &[][..]),
             false => (&packages.base, &packages.added[..]),
         };
-        let mut own = Own { index: self.recipes.len(), inputs: BTreeMap::new(), steps: Vec::new(), nodes: Vec::new() };
+        let mut own =
+            Own { index: self.recipes.len(), inputs: BTreeMap::new(), steps: Vec::new(), nodes: Vec::new() };
         let archives = first.iter().map(|package| package.sha256.clone()).collect();
         let definition = Definition::Packages { archives, form: FORM };
         let name = "the packages of the base".to_string();
@@ -40,7 +41,8 @@ impl Planner<'_> {
         let configured = self.configure(&mut own, "base", &unpacked);
         let mut stack = Arc::new(Stack { below: None, inputs: vec![layer], steps: vec![configured] });
         if !later.is_empty() {
-            let mut inputs: Vec<NodeId> = later.iter().map(|package| self.package(&mut own, package)).collect();
+            let mut inputs: Vec<NodeId> =
+                later.iter().map(|package| self.package(&mut own, package)).collect();
             let names = later.iter().map(|package| package.name.clone());
             let keys = inputs.iter().map(|node| self.nodes[*node].key.to_hex()).collect();
             let definition = Definition::Directories { stack: self.keys(&stack), packages: keys, form: FORM };
@@ -111,8 +113,13 @@ impl Planner<'_> {
         };
         let document = document(&step, None, self.keys(stack), EPOCH);
         let definition = Definition::Step { document: Box::new(document.clone()) };
-        let work =
-            StepNode { recipe: own.index, step: step.clone(), document, stack: stack.clone(), after: Vec::new() };
+        let work = StepNode {
+            recipe: own.index,
+            step: step.clone(),
+            document,
+            stack: stack.clone(),
+            after: Vec::new(),
+        };
         let node = self.shared(format!("debian:{name}"), definition, Work::Step(Box::new(work)));
         own.steps.push(step);
         own.nodes.push(node);

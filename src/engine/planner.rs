@@ -21,15 +21,14 @@ use crate::store::Store;
 /// Reads local inputs, but writes nothing except the stat cache; pins that are missing, and whether they are found
 /// out and written, are the business of `pinner`.
 pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
-    let mut planner =
-        Planner {
-            store: pinner.store,
-            pinner,
-            nodes: Vec::new(),
-            recipes: Vec::new(),
-            open: Vec::new(),
-            shared: HashMap::new(),
-        };
+    let mut planner = Planner {
+        store: pinner.store,
+        pinner,
+        nodes: Vec::new(),
+        recipes: Vec::new(),
+        open: Vec::new(),
+        shared: HashMap::new(),
+    };
     planner.recipe(path, args, true)?;
     Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
 }

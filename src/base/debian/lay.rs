@@ -18,7 +18,13 @@ const FETCHES: usize = 6;
 pub type Open<'a> = &'a (dyn Fn(&Package) -> Result<File> + Sync);
 
 /// One package as a layer of its own.
-pub fn lay_one(store: &Store, package: &Package, file: File, limits: Limits, ids: IdShift) -> Result<LayerId> {
+pub fn lay_one(
+    store: &Store,
+    package: &Package,
+    file: File,
+    limits: Limits,
+    ids: IdShift,
+) -> Result<LayerId> {
     let scratch = store.scratch()?;
     let tree = scratch.tree()?;
     let (control, manifest) = deb::unpack(file, &tree, ids, limits).map_err(|why| of(package, why))?;

@@ -48,7 +48,8 @@ impl Archive {
             io::ErrorKind::UnexpectedEof => invalid("it is cut off"),
             _ => why,
         })?;
-        let text = |from: usize, to: usize| std::str::from_utf8(&header[from..to]).unwrap_or("\u{fffd}").trim_end();
+        let text =
+            |from: usize, to: usize| std::str::from_utf8(&header[from..to]).unwrap_or("\u{fffd}").trim_end();
         let size = text(48, 58);
         let is_number = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
         let (size, true, b"`\n") = (size.parse::<u64>(), is_number, &header[58..60]) else {

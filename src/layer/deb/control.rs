@@ -110,7 +110,8 @@ impl Control {
         }
         let named = |value: Option<String>, field: &str| {
             let good = |b: u8| b.is_ascii_alphanumeric() || b"+-.:~".contains(&b);
-            let value = value.filter(|value| !value.is_empty() && value.bytes().all(good) && !value.starts_with('.'));
+            let value =
+                value.filter(|value| !value.is_empty() && value.bytes().all(good) && !value.starts_with('.'));
             value.ok_or_else(|| refuse(format!("its control file has no proper `{field}`")))
         };
         let (name, version) = (named(name, "Package")?, named(version, "Version")?);
@@ -121,8 +122,11 @@ impl Control {
 
     /// The conffiles, in the order of the list.
     pub(super) fn conffiles(&self) -> Result<Vec<Conffile>> {
-        let Some(list) = self.files.iter().find(|file| file.name == "conffiles") else { return Ok(Vec::new()) };
-        let text = std::str::from_utf8(&list.bytes).map_err(|_| refuse("its list of conffiles is not UTF-8"))?;
+        let Some(list) = self.files.iter().find(|file| file.name == "conffiles") else {
+            return Ok(Vec::new());
+        };
+        let text =
+            std::str::from_utf8(&list.bytes).map_err(|_| refuse("its list of conffiles is not UTF-8"))?;
         let read = |line: &str| match line.strip_prefix("remove-on-upgrade ") {
             Some(path) => (path.trim().to_string(), true),
             None => (line.trim().to_string(), false),

@@ -94,7 +94,11 @@ impl Unpacking {
             uid: id("user", member.uid)?,
             gid: id("group", member.gid)?,
             mtime: member.mtime,
-            xattrs: member.xattrs.iter().filter_map(|(name, value)| xattrs::from_guest(name, value)).collect(),
+            xattrs: member
+                .xattrs
+                .iter()
+                .filter_map(|(name, value)| xattrs::from_guest(name, value))
+                .collect(),
             kind: Kind::Fifo,
         };
         match member.kind {
@@ -150,7 +154,8 @@ impl Unpacking {
             (info("list"), 0o644, mtime, std::mem::take(&mut self.list)),
             (format!("unpacked/{}", control.prefix), 0o644, mtime, stanza.into_bytes()),
         ];
-        let files = control.files.iter().map(|file| (info(&file.name), file.mode, file.mtime, file.bytes.clone()));
+        let files =
+            control.files.iter().map(|file| (info(&file.name), file.mode, file.mtime, file.bytes.clone()));
         for (name, mode, mtime, bytes) in own.into_iter().chain(files) {
             let path = GuestPath::from_relative(format!("{DATABASE}/{name}"));
             let put = path.map_err(|why| failing("name the file")(io::Error::other(why))).and_then(|path| {

@@ -60,7 +60,9 @@ pub fn join(packages: &[(Package, &Path)], dest: &Path, ids: IdShift) -> Result<
         rustix::fs::openat(&root, entry.path.as_relative(), flags, Mode::empty())
             .map_err(std::io::Error::from)
             .and_then(|dir| disk::dress(dir.as_fd(), entry, ids))
-            .map_err(|why| Error::io("set owner, mode and time of", &dest.join(entry.path.as_relative()), why))?;
+            .map_err(|why| {
+                Error::io("set owner, mode and time of", &dest.join(entry.path.as_relative()), why)
+            })?;
     }
     Manifest::new(entries).map_err(|why| Error::machine("the packages cannot be a layer").because(why))
 }
@@ -105,7 +107,8 @@ pub fn directories(below: &View, installed: &[usize], packages: &[Package]) -> R
             seen.insert(path, (name, entry, wanted));
         }
     }
-    let differs = |top: &Entry, wanted: &Entry| attributes(top) != attributes(wanted) || top.xattrs != wanted.xattrs;
+    let differs =
+        |top: &Entry, wanted: &Entry| attributes(top) != attributes(wanted) || top.xattrs != wanted.xattrs;
     let mut fixed: BTreeMap<GuestPath, Entry> = BTreeMap::new();
     for (path, (_, top, wanted)) in &seen {
         if matches!(top.kind, Kind::Dir { .. }) && differs(top, wanted) {

@@ -8,6 +8,8 @@ mod ar;
 mod control;
 mod data;
 mod join;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -87,7 +89,8 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-const HINT: &str = "it has the digest that is pinned, so it came like this: lock the base anew, from another mirror";
+const HINT: &str =
+    "it has the digest that is pinned, so it came like this: lock the base anew, from another mirror";
 
 /// The bytes cannot be read as a package.
 fn unreadable(why: io::Error) -> Error {
