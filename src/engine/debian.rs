@@ -70,6 +70,7 @@ impl Planner<'_> {
                 sources: BTreeMap::new(),
                 deps: BTreeMap::new(),
                 steps: own.steps,
+                image: Default::default(),
                 outputs: BTreeMap::new(),
             },
             host: None,
