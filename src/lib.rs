@@ -10,6 +10,8 @@ pub mod engine;
 pub mod error;
 pub mod key;
 pub mod layer;
+pub mod net;
+pub mod oci;
 pub mod path;
 pub mod recipe;
 pub mod sandbox;

@@ -9,8 +9,8 @@ mod patterns;
 mod pin;
 mod scan;
 mod stat_cache;
-mod url;
 
+pub use crate::net::{Url, UrlError};
 pub use hashing::{hash_files, sha256_file};
 pub use import::import;
 pub use lay::Lay;
@@ -18,4 +18,3 @@ pub use patterns::Patterns;
 pub use pin::{Algorithm, Pin};
 pub use scan::{Modes, Scan, scan};
 pub use stat_cache::StatCache;
-pub use url::{Url, UrlError};

@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 mod base;
+pub mod registry;
 mod users;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 #[allow(unused_imports)]
-pub use base::{base, make_base};
+pub use base::{base, make_base, place};
 pub use users::{Mode, modes};
 
 /// A directory for one test in one mode.

@@ -1,20 +1,18 @@
 //! Bytes from elsewhere into the store: mirrors in order, tries with pauses, digests checked on the way.
 
-mod access;
 #[cfg(feature = "net")]
 mod http;
 mod receive;
 
 use std::fs::File;
-use std::time::Duration;
 
-use access::Candidate;
-pub use access::{Access, Proxies};
 use receive::Receiver;
 
 use super::{Algorithm, Pin, Url};
 use crate::digest::ContentDigest;
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result};
+use crate::net::{self, Candidate, interrupted};
+pub use crate::net::{Access, Progress, Proxies, Watch};
 use crate::store::Store;
 
 /// What is wanted.
@@ -36,29 +34,6 @@ pub struct Fetched {
     pub pin: Pin,
     /// Its length in bytes.
     pub size: u64,
-}
-
-/// How far a download is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// From where.
-    pub url: String,
-    /// Bytes that are there.
-    pub bytes: u64,
-    /// How many there will be, if the server said so.
-    pub total: Option<u64>,
-    /// Bytes a second, over the whole download so far.
-    pub rate: u64,
-    /// All is there.
-    pub done: bool,
-}
-
-/// Who is told of progress, and who can stop it. Called from the thread that fetches.
-pub trait Watch: Sync {
-    /// Takes news, a few times a second.
-    fn progress(&self, progress: Progress);
-    /// Asked often; true stops the download.
-    fn cancelled(&self) -> bool;
 }
 
 /// How one URL failed.
@@ -149,20 +124,11 @@ fn try_one(access: &Access, url: &Url, receiver: &mut Receiver, watch: &dyn Watc
                 return Err(trouble);
             }
         }
-        sleep(pause, watch)?;
-        pause *= 2;
-    }
-}
-
-fn sleep(pause: Duration, watch: &dyn Watch) -> Result<(), Trouble> {
-    let end = std::time::Instant::now() + pause;
-    while std::time::Instant::now() < end {
-        if watch.cancelled() {
+        if !net::pause(pause, watch) {
             return Err(Trouble::Ours(interrupted()));
         }
-        std::thread::sleep(Duration::from_millis(20).min(pause));
+        pause *= 2;
     }
-    Ok(())
 }
 
 fn get(access: &Access, url: &Url, receiver: &mut Receiver, watch: &dyn Watch) -> Result<(), Trouble> {
@@ -214,8 +180,4 @@ fn failed(access: &Access, want: &Want, troubles: Vec<(String, Trouble)>) -> Err
         })
         .collect();
     Error::machine(format!("cannot fetch {}", want.what)).because(all.join("; ")).hint(hint)
-}
-
-fn interrupted() -> Error {
-    Error::new(Class::Interrupted, "interrupted")
 }

@@ -69,6 +69,11 @@ impl Url {
         host_of(self.authority()).to_ascii_lowercase()
     }
 
+    /// Scheme, host and port: what one connection serves.
+    pub fn origin(&self) -> &str {
+        &self.text[..self.path]
+    }
+
     fn authority(&self) -> &str {
         &self.text[self.scheme + 3..self.path]
     }

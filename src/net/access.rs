@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::source::Url;
+use super::Url;
 
 /// The policy for everything that is fetched. The library reads no environment: whoever calls it says what
 /// the proxies are.
@@ -16,6 +16,8 @@ pub struct Access {
     /// The only hosts that may be asked, when there is a list: a name, or `.name` for all below it. A proxy
     /// need not be one of them.
     pub allowed_hosts: Option<Vec<String>>,
+    /// Registries of images, as `host` or `host:port`, that are asked over http; this machine is without being named.
+    pub plain_http: Vec<String>,
     /// Through which proxies.
     pub proxies: Proxies,
     /// A file of certificates (PEM) to trust instead of the system's.
@@ -36,6 +38,7 @@ impl Default for Access {
             offline: false,
             mirrors: Vec::new(),
             allowed_hosts: None,
+            plain_http: Vec::new(),
             proxies: Proxies::default(),
             certificates: None,
             max_size: 16 << 30,

@@ -1,0 +1,6 @@
+//! Images, with programs that nobody here wrote on the other side: `docker-registry`, `skopeo`, `umoci`, `buildah`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
