@@ -1,5 +1,6 @@
 //! The command line: arguments in, one call of the library, a rendered answer out. One file a subcommand.
 
+mod archives;
 mod build;
 mod completions;
 mod diff;
@@ -164,7 +165,7 @@ impl Context {
             bytes: or(&said.unpack_max_size, limits.bytes),
             entries: or(&said.unpack_max_entries, limits.entries),
         };
-        Inputs { access: Arc::new(access), unpack }
+        Inputs { access: Arc::new(access), archives: Arc::new(archives::archives(settings)), unpack }
     }
 
     /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing

@@ -57,7 +57,7 @@ impl File<'_> {
             "output-dir" => {
                 settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
             }
-            other if settings.inputs.take(self, other, value, origin.clone())? => {}
+            other if settings.inputs.take(self, dir, other, value, origin.clone())? => {}
             other => {
                 let keys = [&OWN[..], &Inputs::KEYS].concat();
                 let message = format!("unknown setting `{other}`");

@@ -3,9 +3,12 @@
 //! A repository must not undo what its user has decided about the network: `offline` holds when any file says
 //! so, and `allowed-hosts` of the user's file is the one that counts.
 
+use std::path::Path;
+
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::debian::Debian;
 use super::file::{File, kind};
 use super::{Origin, Setting};
 use crate::error::Result;
@@ -19,6 +22,8 @@ pub struct Inputs {
     pub allowed_hosts: Option<Setting<Vec<String>>>,
     /// Prefixes of URLs, and what is tried before them.
     pub mirrors: Vec<(String, Vec<String>)>,
+    /// Archives of Debian packages.
+    pub debian: Debian,
     /// The largest file that is fetched, in bytes.
     pub fetch_max_size: Option<Setting<u64>>,
     /// The most that one source may unpack to, in bytes.
@@ -29,13 +34,21 @@ pub struct Inputs {
 
 impl Inputs {
     /// The keys.
-    pub(super) const KEYS: [&'static str; 6] =
-        ["offline", "allowed-hosts", "mirrors", "fetch-max-size", "unpack-max-size", "unpack-max-entries"];
+    pub(super) const KEYS: [&'static str; 7] = [
+        "offline",
+        "allowed-hosts",
+        "mirrors",
+        "debian",
+        "fetch-max-size",
+        "unpack-max-size",
+        "unpack-max-entries",
+    ];
 
     /// Takes one key of a file; false when it is not about inputs.
     pub(super) fn take(
         &mut self,
         file: &File<'_>,
+        dir: &Path,
         key: &str,
         value: &Spanned<DeValue<'_>>,
         origin: Origin,
@@ -67,6 +80,7 @@ impl Inputs {
                     self.mirrors.push((prefix, mirrors));
                 }
             }
+            "debian" => self.debian.take(file, dir, value, &origin)?,
             "fetch-max-size" => self.fetch_max_size = Some(number(file, value, origin)?),
             "unpack-max-size" => self.unpack_max_size = Some(number(file, value, origin)?),
             "unpack-max-entries" => self.unpack_max_entries = Some(number(file, value, origin)?),
@@ -76,7 +90,7 @@ impl Inputs {
     }
 }
 
-fn strings(file: &File<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>> {
+pub(super) fn strings(file: &File<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>> {
     let Some(items) = value.get_ref().as_array() else {
         return Err(expected(file, "a list of strings", value));
     };
@@ -94,6 +108,6 @@ fn number(file: &File<'_>, value: &Spanned<DeValue<'_>>, origin: Origin) -> Resu
         .ok_or_else(|| expected(file, "a whole number of at least 1", value))
 }
 
-fn expected(file: &File<'_>, what: &str, value: &Spanned<DeValue<'_>>) -> crate::Error {
+pub(super) fn expected(file: &File<'_>, what: &str, value: &Spanned<DeValue<'_>>) -> crate::Error {
     file.wrong(value.span(), &format!("expected {what}, found {}", kind(value)), None)
 }

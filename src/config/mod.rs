@@ -3,6 +3,7 @@
 //! Lowest to highest: default, user file, repository file (`isolith.toml`, found walking up from the
 //! current directory), environment, flag. The environment is handed in as [`Env`]; nothing here reads it.
 
+mod debian;
 mod file;
 mod inputs;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+pub use debian::{Debian, DebianMirror};
 pub use inputs::Inputs;
 
 /// What the settings depend on from outside.

@@ -107,7 +107,7 @@ impl Session {
         has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
         let stop = AtomicBool::new(false);
-        let (access, pinning) = (&*inputs.access, Pinning::Required);
+        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
         let shop = Workshop {
             store,
             plan,
@@ -117,7 +117,7 @@ impl Session {
             ids,
             observer,
             stop: &stop,
-            pinner: &Pinner { store, access, pinning, observer, cancel: &stop },
+            pinner: &Pinner { store, access, archives, pinning, observer, cancel: &stop },
             unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),

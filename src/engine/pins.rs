@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Event, Observer};
-use crate::base::debian::{Debian, Package, Packages, architecture};
+use crate::base::debian::{Archives, Choice, Debian, Package, Packages, Reader, architecture};
 use crate::digest::ContentDigest;
-use crate::error::{Error, Result};
-use crate::recipe::{Base, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
+use crate::error::{Class, Error, Result};
+use crate::recipe::{Base, DebianPins, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
 use crate::source::Pin;
 use crate::source::fetch::{self, Access, Progress, Want, Watch};
 use crate::source::git;
@@ -31,6 +32,8 @@ pub struct Pinner<'a> {
     pub store: &'a Store,
     /// What may be reached.
     pub access: &'a Access,
+    /// Where Debian packages come from.
+    pub archives: &'a Archives,
     /// What is done about inputs that nothing pins.
     pub pinning: Pinning<'a>,
     /// Where events go.
@@ -141,9 +144,22 @@ impl Pinner<'_> {
 
     /// The file of a Debian package, fetched if need be; its bytes have just been checked.
     pub fn package(&self, package: &Package) -> Result<File> {
-        let urls = vec![format!("http://debian.invalid/{}", package.path)];
-        let remote = Remote { urls, pin: None };
-        self.open(&format!("the package `{}`", package.name), &remote, &package.sha256)
+        let what = format!("the package `{}`", package.name);
+        let remote = Remote { urls: self.archives.urls(&package.suite, &package.path), pin: None };
+        self.open(&what, &remote, &package.sha256).map_err(|error| match error.class() {
+            // Not the fault of the bytes, of the user, or of a machine that is offline.
+            Class::Machine if !self.access.offline => error.hint(
+                "mirrors drop old versions: `isolith lock --update base` pins those that are there now; or name a mirror \
+                 that keeps them all (a snapshot) under `[debian]` in the configuration",
+            ),
+            _ => error,
+        })
+    }
+
+    /// Who reads the indexes of archives.
+    fn reader<'b>(&'b self, watch: &'b Watching<'b>) -> Reader<'b> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        Reader { store: self.store, access: self.access, archives: self.archives, watch, now }
     }
 
     /// Who is told of a download of `what`.
@@ -259,7 +275,22 @@ impl Work<'_> {
         if self.pinner.pinning == Pinning::Required {
             return Ok(None);
         }
-        Err(Error::machine("packages cannot be chosen yet"))
+        // Without `--update` what is pinned stays as far as it goes.
+        let was = self.lock()?.debian_pins(arch);
+        let keep = was.as_ref().filter(|_| !self.is_anew(&["base"])).map(|was| &was.packages);
+        let released = was.as_ref().map(|was| was.released.clone()).unwrap_or_default();
+        let watch = self.pinner.watch("the base");
+        let choice = self.pinner.reader(&watch).choose(request, arch, keep, &released)?;
+        let Choice { packages, released } = choice;
+        let pins = DebianPins { request: request.clone(), released, packages };
+        self.lock()?.set_debian(arch, &pins);
+        let changed = was.as_ref().is_none_or(|was| *was != pins);
+        if changed {
+            let number = pins.packages.iter().count();
+            self.changes
+                .push(LockChange { place: "base".to_string(), pin: Some(format!("{number} packages")) });
+        }
+        Ok(Some(pins.packages))
     }
 
     fn finish(mut self, pins: Pins) -> Result<(Pins, Vec<LockChange>)> {

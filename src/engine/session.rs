@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::pins::{Pinner, Pinning};
 use super::{Event, Observer};
+use crate::base::debian::Archives;
 use crate::error::Result;
 use crate::layer::{IdShift, Limits};
 use crate::sandbox::{Executor, ids};
@@ -17,6 +18,8 @@ use crate::store::Store;
 pub struct Inputs {
     /// What may be reached, and how.
     pub access: Arc<Access>,
+    /// Where Debian packages come from.
+    pub archives: Arc<Archives>,
     /// How much a source may unpack to.
     pub unpack: Limits,
 }
@@ -59,7 +62,14 @@ impl Session {
 
     /// Who pins and fetches.
     pub(super) fn pinner<'a>(&'a self, pinning: Pinning<'a>, observer: &'a dyn Observer) -> Pinner<'a> {
-        Pinner { store: &self.store, access: &self.inputs.access, pinning, observer, cancel: &self.cancel }
+        Pinner {
+            store: &self.store,
+            access: &self.inputs.access,
+            archives: &self.inputs.archives,
+            pinning,
+            observer,
+            cancel: &self.cancel,
+        }
     }
 
     /// Set this (from a signal handler or another thread) to stop: running sandboxes are killed within

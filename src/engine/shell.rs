@@ -55,7 +55,7 @@ impl Session {
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
         let stop = AtomicBool::new(false);
-        let (access, pinning) = (&*inputs.access, Pinning::Required);
+        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
         let shop = Workshop {
             store,
             plan: &plan,
@@ -65,7 +65,7 @@ impl Session {
             ids,
             observer,
             stop: &stop,
-            pinner: &Pinner { store, access, pinning, observer, cancel: &stop },
+            pinner: &Pinner { store, access, archives, pinning, observer, cancel: &stop },
             unpack: inputs.unpack,
             running: Mutex::new(HashMap::new()),
             importing: Mutex::new(()),

@@ -1,9 +1,25 @@
 //! A base of Debian packages: which ones, by the archive's signed indexes (`docs/design/debian.md`).
 
+mod archive;
+mod choose;
+mod control;
 mod lay;
+pub mod machine;
 mod package;
+mod relation;
+mod release;
 mod request;
+mod resolve;
+#[cfg(feature = "debian")]
+mod signature;
+mod universe;
+mod version;
+mod why;
 
+pub use archive::{Archives, Keyring, Mirror, Reader};
+pub use choose::{Choice, choose};
 pub use lay::{lay_all, lay_one};
 pub use package::{Package, Packages};
 pub use request::{Debian, Variant, architecture};
+pub use universe::{Index, Universe};
+pub use version::compare as compare_versions;
