@@ -1,6 +1,6 @@
 //! `isolith lock`: pins what a recipe leaves open, in the lock file beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Context;
@@ -33,10 +33,13 @@ pub(super) struct Args {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, args.progress)?;
     let mut update = args.update;
-    // `lock --update hello.toml` means the recipe.
     let recipe = match (args.recipe, &mut update) {
         (Some(recipe), _) => recipe,
-        (None, Some(names)) if !names.is_empty() => PathBuf::from(names.remove(0)),
+        (None, Some(names)) if !names.is_empty() => {
+            // `lock --update base hello.toml`, in either order.
+            let at = names.iter().position(|name| Path::new(name).is_file()).unwrap_or_default();
+            PathBuf::from(names.remove(at))
+        }
         (None, _) => return Err(Error::usage("no recipe is named").hint("isolith lock RECIPE")),
     };
     let mut session = context.session(&settings)?;

@@ -149,7 +149,7 @@ impl Pinner<'_> {
         self.open(&what, &remote, &package.sha256).map_err(|error| match error.class() {
             // Not the fault of the bytes, of the user, or of a machine that is offline.
             Class::Machine if !self.access.offline => error.hint(
-                "mirrors drop old versions: `isolith lock --update base` pins those that are there now; or name a mirror \
+                "mirrors drop old versions: `isolith lock RECIPE --update base` pins those that are there now; or name a mirror \
                  that keeps them all (a snapshot) under `[debian]` in the configuration",
             ),
             _ => error,

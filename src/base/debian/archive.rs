@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
         let all = troubles.iter().map(|error| format!("  {error}")).collect::<Vec<_>>().join("\n");
         let hint = troubles.iter().find_map(|error| error.hint_text()).unwrap_or_default().to_string();
         Err(Error::machine(format!("the suite `{name}` cannot be read"))
-            .because(format!("\n{all}"))
+            .because(all.trim_start().to_string())
             .hint(hint))
     }
 
