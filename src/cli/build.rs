@@ -12,7 +12,7 @@ use super::target::RecipeRef;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
 use crate::engine::verify::{Outside, Setting};
-use crate::engine::{Built, CachePolicy, Event, Observer, Request, Session, Target};
+use crate::engine::{Built, CachePolicy, Event, ImageOptions, Observer, Request, Session, Target};
 use crate::error::{Class, Error, Result};
 use crate::sys::process;
 use crate::ui::shell_words;
@@ -41,8 +41,8 @@ pub(super) struct Args {
     /// Stop when this step and what it needs are there
     #[arg(long, value_name = "STEP", conflicts_with = "output")]
     until: Option<String>,
-    /// Write the output there
-    #[arg(short, long, value_name = "DIR|dir:DIR|tar:FILE", value_parser = target::parse_target)]
+    /// Write the output there: dir:DIR, tar:FILE, or an image as `isolith export` takes it
+    #[arg(short, long, value_name = "TARGET", value_parser = target::parse_target)]
     output: Option<Target>,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
@@ -98,7 +98,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
         None => CachePolicy::Use,
     };
     let set = args.args.set;
-    build_and_export(context, &settings, &request, &set, |built| {
+    build_and_export(context, &settings, &request, &set, ImageOptions::default(), |built| {
         match (&args.output, &settings.output_dir.value) {
             (Some(target), _) => outputs::choose(built, None, target),
             (None, Some(dir)) if !is_round && !built.outputs.is_empty() => {
@@ -115,14 +115,28 @@ pub(super) fn build_and_export(
     settings: &Settings,
     request: &Request,
     set: &[(String, String)],
+    options: ImageOptions,
     choose: impl FnOnce(&Built) -> Result<Vec<Wanted>>,
+) -> Result<ExitCode> {
+    build_and(context, settings, request, set, |session, built, observer| {
+        export(session, built, &choose(built)?, options, &context.surroundings.env.cwd, observer)
+    })
+}
+
+/// Builds, does `then` with the result unless a step failed, and says what happened.
+pub(super) fn build_and(
+    context: &Context,
+    settings: &Settings,
+    request: &Request,
+    set: &[(String, String)],
+    then: impl FnOnce(&mut Session, &Built, &dyn Observer) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut session = context.session(settings)?;
     let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
     let held = HoldFinished { inner: progress.as_ref(), held: Mutex::new(None) };
     let result = session.build(request, &held).and_then(|built| {
         if built.failure.is_none() {
-            export(&mut session, &choose(&built)?, &context.surroundings.env.cwd, &held)?;
+            then(&mut session, &built, &held)?;
         }
         Ok(built)
     });
@@ -155,12 +169,28 @@ fn flags(context: &Context, set: &[(String, String)]) -> Vec<String> {
 }
 
 /// Writes outputs and tells the observer of each, with paths as they are seen from `cwd`.
-fn export(session: &mut Session, wanted: &[Wanted], cwd: &Path, observer: &dyn Observer) -> Result<()> {
+fn export(
+    session: &mut Session,
+    built: &Built,
+    wanted: &[Wanted],
+    options: ImageOptions,
+    cwd: &Path,
+    observer: &dyn Observer,
+) -> Result<()> {
     for wanted in wanted {
-        session.export(&wanted.layers, &wanted.target)?;
-        let (Target::Dir(to) | Target::Tar(to)) = &wanted.target;
+        let output = wanted.name.clone();
+        let digest = match &wanted.target {
+            Target::Image(image) => {
+                Some(session.export_image(built, output.as_deref(), image, options, observer)?)
+            }
+            target => {
+                session.export(&wanted.layers, target)?;
+                None
+            }
+        };
+        let to = target::path(&wanted.target);
         let to = to.strip_prefix(cwd).unwrap_or(to).display().to_string();
-        observer.event(Event::Exported { output: wanted.name.clone(), to });
+        observer.event(Event::Exported { output, to, digest });
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ mod init;
 mod lock;
 mod log;
 mod outputs;
+#[cfg(feature = "net")]
+mod push;
 mod request;
 mod shell;
 mod store;
@@ -41,6 +43,9 @@ pub struct Surroundings {
     pub no_color: bool,
     /// `TERM`.
     pub term: Option<String>,
+    /// Where credentials for registries may be, the first one with an entry counts (containers-auth.json(5),
+    /// docker-config(5)).
+    pub auth_files: Vec<PathBuf>,
 }
 
 impl Surroundings {
@@ -50,7 +55,17 @@ impl Surroundings {
             names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
         };
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = || path("HOME");
+        let config = || path("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")));
+        let docker = path("DOCKER_CONFIG").or_else(|| Some(home()?.join(".docker")));
+        let auth_files = [
+            path("REGISTRY_AUTH_FILE"),
+            path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+            config().map(|dir| dir.join("containers/auth.json")),
+            docker.map(|dir| dir.join("config.json")),
+        ];
         Self {
+            auth_files: auth_files.into_iter().flatten().collect(),
             env: Env {
                 cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
                 home: path("HOME"),
@@ -115,8 +130,11 @@ enum Command {
     Log(log::Args),
     /// Open a shell in a step's sandbox
     Shell(shell::Args),
-    /// Build a recipe and write an output to a directory or a tar archive
+    /// Build a recipe and write an output as a directory, an archive or a container image
     Export(export::Args),
+    /// Build a recipe and push it to a registry as a container image
+    #[cfg(feature = "net")]
+    Push(push::Args),
     /// Say what differs between two layers, steps, outputs, recipes, directories or archives
     Diff(diff::Args),
     /// Build again under changed conditions, and show what differs
@@ -206,6 +224,8 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),
         Command::Export(args) => export::run(context, args),
+        #[cfg(feature = "net")]
+        Command::Push(args) => push::run(context, args),
         Command::Diff(args) => diff::run(context, args),
         Command::Verify(args) => verify::run(context, args),
         Command::Store(args) => store::run(context, args),

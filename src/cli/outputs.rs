@@ -23,6 +23,11 @@ pub(super) fn choose(built: &Built, name: Option<&str>, target: &Target) -> Resu
         layers: vec![layer],
         target,
     };
+    // An image is of what the recipe says, unless the command line says something else.
+    let name = match target {
+        Target::Image(_) => name.or(built.recipe.image.output.as_deref()),
+        _ => name,
+    };
     let names = || built.outputs.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if let Some(name) = name {
         let layer = built.outputs.get(name).ok_or_else(|| {
@@ -49,11 +54,16 @@ pub(super) fn choose(built: &Built, name: Option<&str>, target: &Target) -> Resu
             let below = |name: &str| Target::Dir(Path::new(dir).join(name));
             Ok(built.outputs.iter().map(|(name, layer)| one(name, *layer, below(name))).collect())
         }
-        Target::Tar(file) => Err(Error::usage(format!(
+        Target::Tar(_) | Target::Image(_) => Err(Error::usage(format!(
             "recipe `{}` has several outputs and `{}` takes one",
             built.recipe.name,
-            file.display()
+            super::target::path(target).display()
         ))
         .hint(format!("choose with isolith export … --name, one of {}", names()))),
     }
+}
+
+/// The finished stack, whatever outputs there are.
+pub(super) fn stack(built: &Built, target: &Target) -> Vec<Wanted> {
+    vec![Wanted { name: None, layers: built.stack.clone(), target: target.clone() }]
 }

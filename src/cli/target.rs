@@ -1,10 +1,11 @@
-//! `RECIPE[:STEP]` and `DIR|dir:DIR|tar:FILE`.
+//! `RECIPE[:STEP]`, and where an export goes: a tree, an archive or an image.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::engine::Target;
+use crate::engine::{ImageForm, ImageTarget, Target, is_tag};
 use crate::error::Error;
+use crate::oci::parse_reference;
 
 /// A recipe file, and maybe one of its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,31 +33,65 @@ impl FromStr for RecipeRef {
     }
 }
 
-/// Where an export goes: `dir:DIR`, `tar:FILE`, or a directory without a prefix. Another word in front of a
-/// `:` is more likely a format that somebody hopes for than a directory that they want.
+/// The forms of a target.
+const FORMS: &str = "DIR, dir:DIR, tar:FILE, oci-layout:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:[NAME:]TAG]";
+
+/// Where an export goes: a directory without a prefix, or one of [`FORMS`]. Another word in front of a `:` is more
+/// likely a format that somebody hopes for than a directory that they want.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
-    let (make, path): (fn(PathBuf) -> Target, &str) = match text.split_once(':') {
-        Some(("tar", file)) => (Target::Tar, file),
-        Some(("dir", dir)) => (Target::Dir, dir),
+    let missing = || Err(format!("a path is missing: {FORMS}"));
+    let (kind, path) = match text.split_once(':') {
+        Some((kind @ ("tar" | "dir" | "oci-layout" | "oci-archive" | "docker-archive"), path)) => {
+            (kind, path)
+        }
         Some((kind, _))
             if !kind.is_empty()
-                && kind.bytes().all(|b| b.is_ascii_alphanumeric())
+                && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !Path::new(text).exists() =>
         {
-            return Err(format!("unknown kind `{kind}`: DIR, dir:DIR or tar:FILE"));
+            return Err(format!("unknown kind `{kind}`: {FORMS}"));
         }
-        _ => (Target::Dir, text),
+        _ => ("dir", text),
     };
     if path.is_empty() {
-        return Err("a path is missing: DIR, dir:DIR or tar:FILE".to_string());
+        return missing();
     }
-    Ok(make(path.into()))
+    let form = match kind {
+        "dir" => return Ok(Target::Dir(path.into())),
+        "tar" => return Ok(Target::Tar(path.into())),
+        "oci-layout" => ImageForm::OciLayout,
+        "oci-archive" => ImageForm::OciArchive,
+        _ => ImageForm::DockerArchive,
+    };
+    let (path, tag) = match path.split_once(':') {
+        Some((path, tag)) => (path, Some(tag.to_string())),
+        None => (path, None),
+    };
+    if path.is_empty() {
+        return missing();
+    }
+    if let Some(tag) = &tag {
+        let named = form == ImageForm::DockerArchive && tag.contains([':', '/']);
+        let good = if named { parse_reference(tag).is_ok() } else { is_tag(tag) };
+        if !good {
+            return Err(format!("`{tag}` is not a tag: letters, digits and `_.-`, at most 128"));
+        }
+    }
+    Ok(Target::Image(ImageTarget { form, path: path.into(), tag }))
+}
+
+/// The path that a target is at.
+pub(super) fn path(target: &Target) -> &Path {
+    match target {
+        Target::Dir(path) | Target::Tar(path) => path,
+        Target::Image(image) => &image.path,
+    }
 }
 
 /// Refuses a target that cannot be written, before anything is built. A directory that is not there is more likely
 /// a slip of the pen than one to be made.
 pub(super) fn check(target: &Target) -> Result<(), Error> {
-    let (Target::Dir(path) | Target::Tar(path)) = target;
+    let path = path(target);
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.is_dir() {
         return Err(Error::usage(format!("cannot write `{}`: its directory does not exist", path.display()))
@@ -95,10 +130,29 @@ mod tests {
         assert!(parse_target("").is_err());
         assert_eq!(parse_target("./zip:x"), Ok(Target::Dir("./zip:x".into())));
         assert_eq!(parse_target("a/b:c"), Ok(Target::Dir("a/b:c".into())));
-        assert_eq!(
-            parse_target("zip:e.zip"),
-            Err("unknown kind `zip`: DIR, dir:DIR or tar:FILE".to_string())
+        assert!(
+            parse_target("zip:e.zip").unwrap_err().starts_with("unknown kind `zip`: DIR, dir:DIR, tar:FILE")
         );
+        let image = |form, path: &str, tag: Option<&str>| {
+            Ok(Target::Image(ImageTarget { form, path: path.into(), tag: tag.map(String::from) }))
+        };
+        use ImageForm::{DockerArchive, OciArchive, OciLayout};
+        assert_eq!(parse_target("oci-layout:a/b"), image(OciLayout, "a/b", None));
+        assert_eq!(parse_target("oci-layout:a/b:1.0"), image(OciLayout, "a/b", Some("1.0")));
+        assert_eq!(parse_target("oci-archive:x.tar:v1"), image(OciArchive, "x.tar", Some("v1")));
+        assert_eq!(parse_target("docker-archive:x.tar:v1"), image(DockerArchive, "x.tar", Some("v1")));
+        let named = image(DockerArchive, "x.tar", Some("r.example/a:v1"));
+        assert_eq!(parse_target("docker-archive:x.tar:r.example/a:v1"), named);
+        for bad in [
+            "oci-layout:",
+            "oci-layout::x",
+            "oci-archive:x:a b",
+            "oci-archive:x:a:b",
+            "oci:x",
+            "docker-archive:x:A:b",
+        ] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

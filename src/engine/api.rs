@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::StepReport;
+use super::{ImageTarget, Made, StepReport};
 use crate::digest::{ActionKey, LayerId};
 use crate::recipe::Recipe;
 use crate::sandbox::{Conditions, Status};
@@ -58,6 +58,10 @@ pub struct Built {
     pub stack: Vec<LayerId>,
     /// The layer of each output; empty when the build failed.
     pub outputs: BTreeMap<String, LayerId>,
+    /// How the layers of the stack came to be, lowest first; empty when the build failed.
+    pub made: Vec<Made>,
+    /// How the layer of each output came to be; empty when the build failed.
+    pub made_outputs: BTreeMap<String, Made>,
     /// The step that failed, if one did.
     pub failure: Option<Failure>,
     /// Wall time in milliseconds.
@@ -121,6 +125,8 @@ pub enum Target {
     Dir(PathBuf),
     /// A tar archive, deterministic, with the owners of the sandbox.
     Tar(PathBuf),
+    /// A container image.
+    Image(ImageTarget),
 }
 
 /// Which state `shell` opens.

@@ -13,7 +13,7 @@ use super::schedule::{self, step_report};
 use super::stack::Resolver;
 use super::state::Knowledge;
 use super::worker::Workshop;
-use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history};
+use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history, image};
 use crate::base::fingerprint;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
@@ -43,8 +43,14 @@ impl Session {
                 stack: stack.to_vec(),
             });
         };
+        let (mut made, mut made_outputs) = Default::default();
         let (stack, outputs, failure) = match result {
-            Ok(End::Done(stack, outputs)) => (stack, outputs, None),
+            Ok(End::Done(stack, outputs)) => {
+                if until.is_none() {
+                    (made, made_outputs) = image::made(&plan, &knowledge);
+                }
+                (stack, outputs, None)
+            }
             Ok(End::Failed(failure)) => (Vec::new(), BTreeMap::new(), Some(failure)),
             Err(e) => {
                 finish("failed", &[]);
@@ -55,7 +61,7 @@ impl Session {
         let wall_ms = began.elapsed().as_millis() as u64;
         let recipe = plan.recipes.into_iter().next_back().map(|planned| planned.recipe);
         let recipe = recipe.ok_or_else(|| crate::Error::machine("a plan without a recipe"))?;
-        Ok(Built { recipe, steps, stack, outputs, failure, wall_ms })
+        Ok(Built { recipe, steps, stack, outputs, made, made_outputs, failure, wall_ms })
     }
 
     fn come_by(

@@ -73,6 +73,30 @@ pub enum Event {
         /// All is there.
         done: bool,
     },
+    /// A layer is being compressed; now and then, and once more when it is done.
+    Packing {
+        /// How it came to be: `step compile`.
+        what: String,
+        /// Compressed bytes so far.
+        bytes: u64,
+        /// All is there.
+        done: bool,
+    },
+    /// Something is being uploaded; a few times a second, and once more when it is done.
+    Uploading {
+        /// What it is: `step compile`.
+        what: String,
+        /// To where.
+        url: String,
+        /// Bytes that are there.
+        bytes: u64,
+        /// How many there will be.
+        total: u64,
+        /// Bytes a second, so far.
+        rate: u64,
+        /// All is there.
+        done: bool,
+    },
     /// A line of a step's log.
     Log {
         /// Which.
@@ -93,6 +117,9 @@ pub enum Event {
         output: Option<String>,
         /// Where to.
         to: String,
+        /// The digest of an image.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     /// The build is over. Always the last event.
     Finished {

@@ -56,6 +56,7 @@ impl Session {
         match target {
             Target::Tar(file) => write_tar(file, &manifest, &content),
             Target::Dir(dir) => write_dir(&self.store, dir, &manifest, &content),
+            Target::Image(_) => Err(Error::machine("an image is more than one tree")),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod digest;
 mod document;
+pub mod image;
 mod platform;
 mod reference;
 #[cfg(feature = "net")]

@@ -96,6 +96,27 @@ impl Live {
         }
     }
 
+    /// Something that takes a while: a bar while it goes on, a line when it is done.
+    fn moves(state: &mut State, verb: &str, what: &str, amount: &str, done: bool) {
+        if done {
+            if let Some(bars) = &mut state.bars {
+                bars.stop(what);
+            }
+            Self::say(state, &format!("{verb:>10} {what}: {amount}"));
+            if state.bars.as_ref().is_some_and(|bars| bars.running.is_empty()) {
+                clear(state);
+            }
+            return;
+        }
+        let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
+        if !bars.running.contains_key(what) {
+            bars.start(what);
+        }
+        if let Some(bar) = bars.running.get(what) {
+            bar.set_message(amount.to_string());
+        }
+    }
+
     fn done(&self, state: &mut State, report: &StepReport) {
         state.done += 1;
         state.hits += usize::from(!matches!(report.outcome, OutcomeKind::Executed | OutcomeKind::Failed));
@@ -131,27 +152,13 @@ impl Observer for Live {
                 Self::say(state, &format!("{:>10} {step} (another isolith runs it)", "waiting"));
             }
             Event::Fetching { what, bytes, total, rate, done, .. } => {
-                let how_far = match total {
-                    Some(total) if !done => format!("of {}, ", text::bytes(total)),
-                    _ => String::new(),
-                };
-                if done {
-                    if let Some(bars) = &mut state.bars {
-                        bars.stop(&what);
-                    }
-                    Self::say(state, &format!("{:>10} {what}: {}", "fetched", amount(bytes, rate)));
-                    if state.bars.as_ref().is_some_and(|bars| bars.running.is_empty()) {
-                        clear(state);
-                    }
-                    return;
-                }
-                let bars = state.bars.get_or_insert_with(|| Bars::new(state.total));
-                if !bars.running.contains_key(&what) {
-                    bars.start(&what);
-                }
-                if let Some(bar) = bars.running.get(&what) {
-                    bar.set_message(format!("{how_far}{}", amount(bytes, rate)));
-                }
+                Self::moves(state, "fetched", &what, &how_far(bytes, total, rate, done), done);
+            }
+            Event::Uploading { what, bytes, total, rate, done, .. } => {
+                Self::moves(state, "uploaded", &what, &how_far(bytes, Some(total), rate, done), done);
+            }
+            Event::Packing { what, bytes, done } => {
+                Self::moves(state, "packed", &what, &text::bytes(bytes), done);
             }
             Event::Log { step, line } => {
                 if let Some(bar) = state.bars.as_ref().and_then(|bars| bars.running.get(&step)) {
@@ -160,12 +167,21 @@ impl Observer for Live {
             }
             Event::Step(report) => self.done(state, &report),
             Event::Warning { message } => Self::say(state, &warning(self.style, &message)),
-            Event::Exported { output, to } => {
-                Self::say(state, &exported(self.style, output.as_deref(), &to));
+            Event::Exported { output, to, digest } => {
+                Self::say(state, &exported(self.style, output.as_deref(), &to, digest.as_deref()));
             }
             Event::Finished { .. } => {}
         }
     }
+}
+
+/// How much of how much, and how fast.
+fn how_far(bytes: u64, total: Option<u64>, rate: u64, done: bool) -> String {
+    let of = match total {
+        Some(total) if !done => format!("of {}, ", text::bytes(total)),
+        _ => String::new(),
+    };
+    format!("{of}{}", amount(bytes, rate))
 }
 
 fn clear(state: &mut State) {

@@ -80,8 +80,9 @@ fn because(why: &[String]) -> String {
 }
 
 /// The line for an output that was written.
-fn exported(style: Style, output: Option<&str>, to: &str) -> String {
-    format!("{} {} to {to}", style.green("exported"), output.unwrap_or("the whole stack"))
+fn exported(style: Style, output: Option<&str>, to: &str, digest: Option<&str>) -> String {
+    let digest = digest.map(|digest| format!(" ({digest})")).unwrap_or_default();
+    format!("{} {} to {to}{digest}", style.green("exported"), output.unwrap_or("the whole stack"))
 }
 
 /// The line for a warning.

@@ -23,8 +23,15 @@ impl Plain {
     pub(super) fn line(&self, event: &Event) -> Option<String> {
         let tag = |step: &str| self.style.dim(&format!("[{step}]"));
         Some(match event {
-            Event::Planned { .. } | Event::Finished { .. } | Event::Fetching { done: false, .. } => {
-                return None;
+            Event::Planned { .. } | Event::Finished { .. } => return None,
+            Event::Fetching { done: false, .. }
+            | Event::Packing { done: false, .. }
+            | Event::Uploading { done: false, .. } => return None,
+            Event::Packing { what, bytes, .. } => {
+                format!("{} {what}: {}", self.style.green("packed"), text::bytes(*bytes))
+            }
+            Event::Uploading { what, bytes, rate, .. } => {
+                format!("{} {what}: {}", self.style.green("uploaded"), amount(*bytes, *rate))
             }
             Event::Fetching { what, bytes, rate, .. } => {
                 format!("{} {what}: {}", self.style.green("fetched"), amount(*bytes, *rate))
@@ -43,7 +50,9 @@ impl Plain {
                 details(report, self.verbose)
             ),
             Event::Warning { message } => warning(self.style, message),
-            Event::Exported { output, to } => exported(self.style, output.as_deref(), to),
+            Event::Exported { output, to, digest } => {
+                exported(self.style, output.as_deref(), to, digest.as_deref())
+            }
         })
     }
 }

@@ -30,8 +30,17 @@ fn events() -> Vec<Event> {
     ];
     events.extend(steps().into_iter().map(Event::Step));
     events.push(Event::Step(report("pack", OutcomeKind::Failed, 7)));
-    events.push(Event::Exported { output: Some("default".into()), to: "out/hello".into() });
-    events.push(Event::Exported { output: None, to: "x.tar".into() });
+    events.push(Event::Exported { output: Some("default".into()), to: "out/hello".into(), digest: None });
+    events.push(Event::Packing { what: step("step compile"), bytes: 2048, done: true });
+    events.push(Event::Uploading {
+        what: step("step compile"),
+        url: step("oci://r.example/hello"),
+        bytes: 2048,
+        total: 2048,
+        rate: 1024,
+        done: true,
+    });
+    events.push(Event::Exported { output: None, to: "x.tar".into(), digest: Some("sha256:12".into()) });
     events.push(Event::Finished { status: "ok", wall_ms: 2000, steps: steps(), stack: vec![] });
     events
 }

@@ -1,0 +1,92 @@
+//! `isolith push`: build (or take from the store) and push a container image to a registry.
+
+use std::process::ExitCode;
+
+use super::export::{ImageArgs, Of};
+use super::request::RecipeArgs;
+use super::target::RecipeRef;
+use super::{Context, build};
+use crate::config::Progress;
+use crate::engine::{Event, ImageForm, ImageTarget, Target};
+use crate::error::{Error, Result};
+use crate::oci::registry::Credentials;
+use crate::oci::{Reference, parse_reference};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The recipe file, and maybe one of its outputs
+    #[arg(value_name = "RECIPE[:OUTPUT]")]
+    recipe: RecipeRef,
+    /// Where to: the tag is `latest` when it is not said
+    #[arg(value_name = "oci://HOST/REPOSITORY[:TAG]", value_parser = parse_to)]
+    to: Reference,
+    #[command(flatten)]
+    of: Of,
+    #[command(flatten)]
+    image: ImageArgs,
+    #[command(flatten)]
+    args: RecipeArgs,
+    /// How progress is shown
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Progress>,
+}
+
+/// A place in a registry. The registry is always said: a push to a public one should be no slip of the pen.
+fn parse_to(text: &str) -> Result<Reference, String> {
+    let name = text.strip_prefix("oci://").ok_or("expected oci://HOST/REPOSITORY[:TAG]")?;
+    let host = name.split('/').next().unwrap_or_default();
+    if !name.contains('/') || !(host.contains(['.', ':']) || host == "localhost") {
+        return Err("the host is missing: oci://HOST/REPOSITORY[:TAG]".to_string());
+    }
+    match parse_reference(name)? {
+        reference if reference.digest().is_some() => {
+            Err("an image is pushed under a tag, and its digest comes out".to_string())
+        }
+        reference => Ok(reference),
+    }
+}
+
+pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
+    let RecipeRef { recipe, step: output } = args.recipe;
+    args.of.check(output.as_deref())?;
+    let settings = context.settings(None, args.progress)?;
+    if settings.inputs.offline.as_ref().is_some_and(|offline| offline.value) || context.global.offline {
+        return Err(Error::usage("cannot push: `offline` says that no socket is opened")
+            .hint("write the image to a file instead: isolith export RECIPE oci-archive:FILE"));
+    }
+    let request = args.args.request(recipe, None, &settings)?;
+    let options = args.image.options();
+    let credentials = Credentials { files: context.surroundings.auth_files.clone() };
+    // Of the target only its kind counts for the choice of an output.
+    let target = ImageTarget { form: ImageForm::OciArchive, path: args.to.to_string().into(), tag: None };
+    let target = Target::Image(target);
+    build::build_and(context, &settings, &request, &args.args.set, |session, built, observer| {
+        for wanted in args.of.choose(built, output.as_deref(), &target)? {
+            let output = wanted.name;
+            let of = output.as_deref();
+            let digest = session.push_image(built, of, &args.to, credentials.clone(), options, observer)?;
+            let to = format!("oci://{}", args.to);
+            observer.event(Event::Exported { output, to, digest: Some(digest) });
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_to;
+
+    #[test]
+    fn a_push_says_where_to() {
+        let to = |text| parse_to(text).map(|reference| reference.to_string());
+        assert_eq!(to("oci://r.example/a/b:1").unwrap(), "r.example/a/b:1");
+        assert_eq!(to("oci://localhost:5000/a").unwrap(), "localhost:5000/a:latest");
+        let digest =
+            "oci://r.example/a@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for bad in
+            ["r.example/a", "oci://a", "oci://team/a", "oci://r.example/A", "docker://r.example/a", digest]
+        {
+            assert!(parse_to(bad).is_err(), "{bad}");
+        }
+    }
+}
