@@ -3,9 +3,13 @@
 //! `what` names the thing (path, step, key, system call); `why` is the cause with its errno;
 //! `hint` is what the user can do. The class decides the exit code (docs/errors.md).
 
+mod near;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
+
+pub use near::{did_you_mean, nearest};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Inputs, Origin, Progress, Setting, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 
 const OWN: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
 const PROGRESS: [&str; 4] = ["auto", "plain", "json", "quiet"];
@@ -61,10 +61,8 @@ impl File<'_> {
             other => {
                 let keys = [&OWN[..], &Inputs::KEYS].concat();
                 let message = format!("unknown setting `{other}`");
-                let hint = match nearest(other, &keys) {
-                    Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("the settings are {}", keys.join(", ")),
-                };
+                let hint = did_you_mean(other, keys.iter().copied())
+                    .unwrap_or_else(|| format!("the settings are {}", keys.join(", ")));
                 return Err(self.wrong(key.span(), &message, Some(hint)));
             }
         }
@@ -101,10 +99,8 @@ impl File<'_> {
     fn progress(&self, value: &Spanned<DeValue<'_>>) -> Result<Progress> {
         let word = self.string(value)?;
         <Progress as clap::ValueEnum>::from_str(word, false).map_err(|_| {
-            let hint = match nearest(word, &PROGRESS) {
-                Some(word) => format!("did you mean `{word}`?"),
-                None => format!("it is one of {}", PROGRESS.join(", ")),
-            };
+            let hint = did_you_mean(word, PROGRESS)
+                .unwrap_or_else(|| format!("it is one of {}", PROGRESS.join(", ")));
             self.wrong(value.span(), &format!("`{word}` is not a way to show progress"), Some(hint))
         })
     }
@@ -162,24 +158,4 @@ pub(super) fn kind(value: &Spanned<DeValue<'_>>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// The word that is two letters, or a third of its own, away from what was written.
-fn nearest<'w>(written: &str, words: &[&'w str]) -> Option<&'w str> {
-    let (distance, word) = words.iter().map(|word| (distance(written, word), *word)).min()?;
-    (distance <= word.len().max(6) / 3).then_some(word)
-}
-
-/// Levenshtein's distance, one row at a time.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let best = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
 }
