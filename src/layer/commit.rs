@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 use rustix::fs::AtFlags;
 
 use super::below::Below;
 use super::canonical::{self, Node};
+use super::content::NEVER;
 use super::owners::Recorded;
 use super::walk::{Walk, failed};
 use super::{Entry, IdShift, Kind, Manifest, View, disk};
@@ -36,13 +38,24 @@ pub fn prepare_upper(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Re
 /// Sockets are removed: they end with the process that listened. A device is an error, and so is an owner
 /// that is none of the sandbox's ids. After an error the directory is in between and of no further use.
 pub fn commit(upper: &Path, below: &View, epoch: i64, ids: IdShift) -> Result<Manifest> {
+    commit_unless(&NEVER, upper, below, epoch, ids)
+}
+
+/// [`commit`], which is an error soon after `stop` is set: hashing what a step wrote may take long.
+pub fn commit_unless(
+    stop: &AtomicBool,
+    upper: &Path,
+    below: &View,
+    epoch: i64,
+    ids: IdShift,
+) -> Result<Manifest> {
     let open = || disk::open_root(upper).map_err(|why| Error::io("open", upper, why));
     let root = open()?;
     let recorded = match ids.recorded {
         true => Recorded::read(upper).map_err(|why| Error::io("read the owners beside", upper, why))?,
         false => Recorded::default(),
     };
-    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below), recorded };
+    let walk = Walk { times: disk::times(epoch), ids, root: Below::root(below), recorded, stop };
     let mut nodes = walk.nodes(open()?)?;
     canonical::complete(&mut nodes);
     for node in nodes.iter().rev().filter(|node| !node.kept && !node.entry.path.is_root()) {

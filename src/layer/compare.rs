@@ -111,27 +111,13 @@ pub fn compare(a: &Manifest, b: &Manifest, aspects: Aspects) -> Vec<Difference> 
         let other = if order.is_ge() { right.next() } else { None };
         let (path, changes) = match (one, other) {
             (Some(one), Some(other)) => (&one.path, at_path(a, one, b, other, aspects)),
-            (Some(one), None) => (&one.path, vec![Change::OnlyInA { kind: word(&one.kind) }]),
-            (None, Some(other)) => (&other.path, vec![Change::OnlyInB { kind: word(&other.kind) }]),
+            (Some(one), None) => (&one.path, vec![Change::OnlyInA { kind: one.kind.word() }]),
+            (None, Some(other)) => (&other.path, vec![Change::OnlyInB { kind: other.kind.word() }]),
             (None, None) => return found,
         };
         if !changes.is_empty() {
             found.push(Difference { path: path.clone(), changes });
         }
-    }
-}
-
-/// What an entry is, in a word or two.
-pub fn word(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::File { .. } => "file",
-        Kind::Dir { .. } => "directory",
-        Kind::Symlink { .. } => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::HardLink { .. } => "hard link",
-        Kind::Whiteout => "whiteout",
-        Kind::CharDevice { .. } => "character device",
-        Kind::BlockDevice { .. } => "block device",
     }
 }
 
@@ -149,8 +135,8 @@ fn at_path(a: &Manifest, one: &Entry, b: &Manifest, other: &Entry, aspects: Aspe
         (a, b) => changes.push(Change::Link { a, b }),
     }
     let (one, other) = (a.node(one), b.node(other));
-    if word(&one.kind) != word(&other.kind) {
-        changes.push(Change::Kind { a: word(&one.kind), b: word(&other.kind) });
+    if one.kind.word() != other.kind.word() {
+        changes.push(Change::Kind { a: one.kind.word(), b: other.kind.word() });
         return changes;
     }
     let octal = |mode: u16| format!("{:04o}", mode & aspects.modes);

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root};
 use blake3::{Hasher, hazmat::merge_subtrees_root};
@@ -20,30 +21,43 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE as usize]);
 }
 
-/// The digest of the first `size` bytes of a file; an error when it has fewer.
-pub(super) fn digest(file: BorrowedFd, size: u64) -> io::Result<ContentDigest> {
+/// Never set: for what nobody stops.
+pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// The digest of the first `size` bytes of a file; an error when it has fewer, and soon after `stop` is set.
+pub(super) fn digest(file: BorrowedFd, size: u64, stop: &AtomicBool) -> io::Result<ContentDigest> {
     if size <= PIECE {
-        return with_piece(file, 0, size, ContentDigest::of);
+        return with_piece(file, 0, size, stop, ContentDigest::of);
     }
     let left = left_subtree_len(size);
-    let (left, right) = rayon::join(|| subtree(file, 0, left), || subtree(file, left, size - left));
+    let (left, right) =
+        rayon::join(|| subtree(file, 0, left, stop), || subtree(file, left, size - left, stop));
     Ok(ContentDigest::from_bytes(*merge_subtrees_root(&left?, &right?, Mode::Hash).as_bytes()))
 }
 
-fn subtree(file: BorrowedFd, offset: u64, len: u64) -> io::Result<ChainingValue> {
+fn subtree(file: BorrowedFd, offset: u64, len: u64, stop: &AtomicBool) -> io::Result<ChainingValue> {
     if len <= PIECE {
-        return with_piece(file, offset, len, |bytes| {
+        return with_piece(file, offset, len, stop, |bytes| {
             Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
         });
     }
     let left = left_subtree_len(len);
     let (left, right) =
-        rayon::join(|| subtree(file, offset, left), || subtree(file, offset + left, len - left));
+        rayon::join(|| subtree(file, offset, left, stop), || subtree(file, offset + left, len - left, stop));
     Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash))
 }
 
 /// Calls `f` with `len` bytes (at most [`PIECE`]) from `offset` on.
-fn with_piece<T>(file: BorrowedFd, offset: u64, len: u64, f: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+fn with_piece<T>(
+    file: BorrowedFd,
+    offset: u64,
+    len: u64,
+    stop: &AtomicBool,
+    f: impl FnOnce(&[u8]) -> T,
+) -> io::Result<T> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
     BUFFER.with_borrow_mut(|buffer| {
         let piece = &mut buffer[..len as usize];
         let mut done = 0;
@@ -71,9 +85,11 @@ mod tests {
         let bytes: Vec<u8> = (0..5 * PIECE + 1234).map(|i| (i * 31 % 251) as u8).collect();
         file.write_all(&bytes).unwrap();
         for size in [0, 1, 1024, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 1024, 5 * PIECE + 1234] {
-            let digest = digest(file.as_fd(), size).unwrap();
+            let digest = digest(file.as_fd(), size, &NEVER).unwrap();
             assert_eq!(digest, ContentDigest::of(&bytes[..size as usize]), "{size}");
         }
-        assert!(digest(file.as_fd(), 6 * PIECE).is_err());
+        assert!(digest(file.as_fd(), 6 * PIECE, &NEVER).is_err());
+        let stopped = digest(file.as_fd(), 5 * PIECE, &AtomicBool::new(true)).unwrap_err();
+        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
     }
 }

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
@@ -54,10 +55,10 @@ pub(super) fn entry(path: GuestPath, stat: &Stat, owner: Owner, xattrs: Xattrs, 
     Entry { path, mode, uid, gid, mtime: stat.st_mtime, xattrs, kind }
 }
 
-/// What kind of file an open one is; reads and hashes it all.
-pub(super) fn file_kind(file: BorrowedFd, stat: &Stat) -> io::Result<Kind> {
+/// What kind of file an open one is; reads and hashes it all unless `stop` is set.
+pub(super) fn file_kind(file: BorrowedFd, stat: &Stat, stop: &AtomicBool) -> io::Result<Kind> {
     let size = stat.st_size as u64;
-    Ok(Kind::File { size, digest: content::digest(file, size)? })
+    Ok(Kind::File { size, digest: content::digest(file, size, stop)? })
 }
 
 /// Where a symlink leads.

@@ -119,6 +119,20 @@ impl Entry {
 }
 
 impl Kind {
+    /// What it is, in a word or two.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Kind::File { .. } => "file",
+            Kind::Dir { .. } => "directory",
+            Kind::Symlink { .. } => "symlink",
+            Kind::Fifo => "fifo",
+            Kind::HardLink { .. } => "hard link",
+            Kind::Whiteout => "whiteout",
+            Kind::CharDevice { .. } => "character device",
+            Kind::BlockDevice { .. } => "block device",
+        }
+    }
+
     /// Whether the kernel lets an entry of this kind have the extended attribute (xattr(7)).
     pub(super) fn carries(&self, name: &[u8]) -> bool {
         match self {

@@ -35,8 +35,8 @@ mod walk;
 mod xattrs;
 
 pub use archive::extract;
-pub use commit::{commit, prepare_upper};
-pub use compare::{Aspects, Change, Difference, compare, word};
+pub use commit::{commit, commit_unless, prepare_upper};
+pub use compare::{Aspects, Change, Difference, compare};
 pub use decompress::decompress;
 pub use entry::{Entry, Kind, Xattrs};
 pub use extract::{Extract, Limits};

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::canonical::{self, Node};
+use super::content::NEVER;
 use super::disk;
 use super::owners::{self, Owner};
 use super::traverse::{Dir, Name, Visitor, traverse};
@@ -86,7 +87,7 @@ fn damage(path: &GuestPath, what: impl Into<String>) -> Damage {
 fn difference(wanted: &Entry, found: &Entry) -> Option<String> {
     let octal = |mode| format!("{mode:04o}");
     let pairs = [
-        ("is a", kind_name(&wanted.kind).to_string(), kind_name(&found.kind).to_string()),
+        ("is a", wanted.kind.word().to_string(), found.kind.word().to_string()),
         ("has mode", octal(wanted.mode), octal(found.mode)),
         ("has owner", format!("{}:{}", wanted.uid, wanted.gid), format!("{}:{}", found.uid, found.gid)),
         ("has mtime", wanted.mtime.to_string(), found.mtime.to_string()),
@@ -100,19 +101,6 @@ fn difference(wanted: &Entry, found: &Entry) -> Option<String> {
     let names = wanted.xattrs.keys().chain(found.xattrs.keys());
     let mut differing = names.filter(|name| wanted.xattrs.get(*name) != found.xattrs.get(*name));
     differing.next().map(|name| format!("has another extended attribute {}", String::from_utf8_lossy(name)))
-}
-
-fn kind_name(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::File { .. } => "file",
-        Kind::Dir { .. } => "directory",
-        Kind::Symlink { .. } => "symlink",
-        Kind::Fifo => "fifo",
-        Kind::HardLink { .. } => "hard link",
-        Kind::Whiteout => "whiteout",
-        Kind::CharDevice { .. } => "character device",
-        Kind::BlockDevice { .. } => "block device",
-    }
 }
 
 fn kind_detail(kind: &Kind) -> String {
@@ -166,7 +154,7 @@ impl Visitor for Look {
                 owner = attributes.owner;
                 let kind = match kind {
                     FileType::Fifo => Kind::Fifo,
-                    _ => disk::file_kind(file.as_fd(), &stat)?,
+                    _ => disk::file_kind(file.as_fd(), &stat, &NEVER)?,
                 };
                 (stat, kind, attributes.kept)
             }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, Timestamps};
 use rustix::io::Errno;
@@ -28,6 +29,8 @@ pub(super) struct Walk<'a> {
     pub root: Below<'a>,
     /// Owners that stand nowhere else.
     pub recorded: Recorded,
+    /// Set to make the walk an error soon.
+    pub stop: &'a AtomicBool,
 }
 
 /// What is known of an upper directory.
@@ -135,7 +138,7 @@ impl<'a> Walk<'a> {
         }
         let kind = match kind {
             FileType::Fifo => Kind::Fifo,
-            _ => disk::file_kind(file.as_fd(), &stat)?,
+            _ => disk::file_kind(file.as_fd(), &stat, self.stop)?,
         };
         rustix::fs::futimens(&file, &self.times)?;
         let entry = disk::entry(path, &stat, owner, attributes.kept, kind);
