@@ -38,7 +38,7 @@ fn every_key_is_read() {
     );
 
     let files = here.join("errors/files");
-    let Base::Tar { path, sha256 } = &recipe.base else { panic!("{:?}", recipe.base) };
+    let Base::Tar { path, sha256, line: 13 } = &recipe.base else { panic!("{:?}", recipe.base) };
     assert_eq!(path, &files.join("motd"));
     let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     assert_eq!(sha256.as_deref(), Some(empty));

@@ -107,6 +107,40 @@ fn setgid_directories_hand_their_group_down() {
 }
 
 #[test]
+fn a_setgid_bit_that_is_taken_away_is_noticed() {
+    let zone = "mkdir /d; chgrp 7 /d; chmod 2775 /d; touch /d/old; mkdir -p /d/a/b";
+    let steps = [
+        // Seen only at the end, or only while it is there.
+        format!("{zone}; touch /d/a/b/old; chmod 755 /d/a/b; touch /d/a/b/new"),
+        "find /d | sort | xargs stat -c '%u:%g %a %n'; rm -r /d".to_owned(),
+        format!("{zone}; chmod 755 /d/a; touch /d/a/new; stat -c %g /d/a /d/a/new; rm -r /d"),
+        format!("{zone}; chmod 755 /d; touch /d/new; mv /d/new /d/old /; stat -c %g /new /old; rm -r /d"),
+        format!("{zone}; chmod 755 /d/a; touch /d/a/new; ln /d/a/new /hard; rm -r /d; stat -c %g /hard"),
+        format!(
+            "{zone}; chmod 755 /d/a; touch /d/a/x; mv /d/a /a; touch /a/y; {} | grep /a; rm -r /d /a",
+            LIST.replace("/d", "/a")
+        ),
+        format!("{zone}; chmod 755 /d/a; touch /d/a/x; chmod 2755 /d/a; touch /d/a/y; {LIST}; rm -r /d"),
+        format!("{zone}; chmod 755 /d/a; touch /d/a/x; chgrp 9 /d/a; touch /d/a/y; {LIST}; rm -r /d"),
+        // Nothing is taken away: what is moved in has no bit, and what is moved out keeps it.
+        format!(
+            "mkdir -p /p/q; {zone}; mv /p /d/p; touch /d/p/x /d/p/q/y; mv /d/a /a; touch /a/z /a/b/z; {LIST}; {}",
+            LIST.replace("/d", "/a")
+        ),
+        format!("{LIST}; {}", LIST.replace("/d", "/a")),
+    ];
+    let logs = same_everywhere(&steps.each_ref().map(String::as_str));
+    let last = |log: usize| {
+        logs[log].iter().map(|line| line.rsplit_once(' ').unwrap_or((line, "")).0).collect::<Vec<_>>()
+    };
+    assert_eq!(last(1), ["0:7 2775", "0:7 2755", "0:7 755", "0:0 644", "0:7 644", "0:7 644"]);
+    assert_eq!([&logs[2], &logs[3], &logs[4]], [&vec!["7", "0"], &vec!["0", "7"], &vec!["0"]]);
+    assert!(
+        logs[9].contains(&"0:7 644 /a/b/z".to_owned()) && logs[9].contains(&"0:0 644 /d/p/q/y".to_owned())
+    );
+}
+
+#[test]
 fn errors_are_the_kernels() {
     let logs = same_everywhere(&["try() { \"$@\" 2>&1 | sed 's/.*: //'; }
          touch /f; try chown 1 /nowhere; try chown 65536 /f; try chown 1 /f/x; ln -s a /a; try chown 1 /a

@@ -241,7 +241,7 @@ fn variations_are_listed_and_those_that_do_not_apply_are_refused_by_name() {
         assert_eq!(run.code, 0, "{run}");
         let choices: Vec<Value> =
             run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(choices.len(), 16);
+        assert_eq!(choices.len(), 17);
         world.recipe("[[step]]\nname = \"x\"\nrun = 'true'\n");
         for choice in choices.iter().filter(|choice| choice["applied"] == false) {
             let name = choice["name"].as_str().unwrap();

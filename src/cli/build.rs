@@ -35,9 +35,6 @@ pub(super) struct Args {
     /// Fail (exit code 4) instead of running a step
     #[arg(long, conflicts_with_all = ["no_cache", "no_cache_from"])]
     fail_on_miss: bool,
-    /// Fail when something is not pinned, in the recipe or in its lock file
-    #[arg(long)]
-    locked: bool,
     /// Stop when this step and what it needs are there
     #[arg(long, value_name = "STEP", conflicts_with = "output")]
     until: Option<String>,
@@ -55,13 +52,16 @@ pub(super) struct Args {
 /// Runs this program again as another user, with what is left of the setting. Returns when that fails.
 fn become_user(setting: &Setting, uid: u32, gid: u32) -> Error {
     let mut rest = setting.clone();
-    rest.outside = Outside::default();
+    rest.outside = Outside { one_id: setting.outside.one_id, ..Outside::default() };
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
     // `engine::verify` puts the setting last.
     args.pop();
     args.push(rest.text().into());
-    let why =
-        std::process::Command::new("/proc/self/exe").arg0("isolith").args(args).uid(uid).gid(gid).exec();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0("isolith").args(args).uid(uid).gid(gid);
+    // The caller's own configuration is not that user's, who may not even be able to read it.
+    command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME").env_remove("XDG_CACHE_HOME");
+    let why = command.exec();
     Error::machine(format!("cannot build as user {uid}")).because(why)
 }
 
@@ -91,7 +91,6 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let is_round = setting.is_some();
     request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;
-    request.locked = args.locked;
     request.cache = match args.no_cache_from {
         Some(step) => CachePolicy::IgnoreFrom(step),
         None if args.no_cache => CachePolicy::Ignore,

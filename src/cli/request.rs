@@ -4,9 +4,37 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::Context;
+use super::target::RecipeRef;
 use crate::config::Settings;
-use crate::engine::{CachePolicy, Request};
+use crate::engine::{CachePolicy, Request, Session};
 use crate::error::{Error, Result};
+use crate::sys::signals;
+
+/// A recipe, or one of its steps, with its values.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct OneRecipe {
+    /// The recipe file, and maybe one of its steps
+    #[arg(value_name = "RECIPE[:STEP]")]
+    pub target: RecipeRef,
+    #[command(flatten)]
+    args: RecipeArgs,
+}
+
+impl OneRecipe {
+    /// A request that uses every cached result.
+    pub fn request(self, settings: &Settings) -> Result<Request> {
+        self.args.request(self.target.recipe, self.target.step, settings)
+    }
+
+    /// For commands that only look: that request, and the store it is about.
+    pub fn look(self, context: &Context) -> Result<(Session, Request)> {
+        signals::die_on_broken_pipe();
+        let settings = context.settings(None, None)?;
+        let request = self.request(&settings)?;
+        Ok((Session::open(&settings.store.value)?, request))
+    }
+}
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct RecipeArgs {
@@ -16,6 +44,9 @@ pub(super) struct RecipeArgs {
     /// Give a secret: from the environment variable of that name, another one, or a file
     #[arg(long, value_name = "NAME[=env:VAR|=file:PATH]", value_parser = parse_secret)]
     pub secret: Vec<(String, SecretFrom)>,
+    /// Fail when something is not pinned, in the recipe or in its lock file
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// Where the value of a secret is.
@@ -56,7 +87,7 @@ impl RecipeArgs {
             jobs: settings.jobs.value,
             cache: CachePolicy::Use,
             fail_on_miss: false,
-            locked: false,
+            locked: self.locked,
             secrets,
             until,
             conditions: Default::default(),
@@ -118,6 +149,7 @@ mod tests {
                 ("T".into(), SecretFrom::Env("V".into())),
                 ("F".into(), SecretFrom::File("a:b".into())),
             ],
+            locked: true,
         };
         assert_eq!(args.flags(), ["--set", "A=b=c", "--secret", "T=env:V", "--secret", "F=file:a:b"]);
         assert!(parse_secret("T=hunter2").is_err() && parse_secret("=env:V").is_err());

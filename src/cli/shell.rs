@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use super::Context;
-use super::request::RecipeArgs;
-use super::target::RecipeRef;
+use super::request::OneRecipe;
 use crate::config::Progress;
 use crate::engine::State;
 use crate::error::{Error, Result};
@@ -14,12 +13,10 @@ use crate::sandbox::Status;
 use crate::ui::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Without a step it is the last one of the recipe.")]
 pub(super) struct Args {
-    /// The recipe file, and maybe one of its steps (default: the last)
-    #[arg(value_name = "RECIPE[:STEP]")]
-    target: RecipeRef,
     #[command(flatten)]
-    args: RecipeArgs,
+    recipe: OneRecipe,
     /// The state the step left, whether it failed or not, instead of the one it starts from
     #[arg(long)]
     after: bool,
@@ -30,7 +27,7 @@ pub(super) struct Args {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, None)?;
-    let request = args.args.request(args.target.recipe, args.target.step, &settings)?;
+    let request = args.recipe.request(&settings)?;
     let state = if args.after { State::After } else { State::Before };
     let mut session = context.session(&settings)?;
     // The relay is a thread, and nothing may fork or enter namespaces once there are threads.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::pins::Pinning;
 use super::{ImageTarget, Made, StepReport};
 use crate::digest::{ActionKey, LayerId};
 use crate::recipe::Recipe;
@@ -33,6 +34,13 @@ pub struct Request {
     /// What `verify` changes about the sandboxes; the default is the contract. What runs under other conditions
     /// is not recorded as a result.
     pub conditions: Conditions,
+}
+
+impl Request {
+    /// What is done about inputs that nothing pins.
+    pub(super) fn pinning(&self) -> Pinning<'static> {
+        if self.locked { Pinning::Required } else { Pinning::Missing }
+    }
 }
 
 /// Which cached results may be used.

@@ -1,22 +1,21 @@
 //! A whole build: look everything up at once, make what is missing, record what came of it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::explain::Explainer;
-use super::pins::{Pinner, Pinning};
 use super::plan::{NodeId, Plan};
 use super::planner::plan;
 use super::schedule::{self, step_report};
 use super::stack::Resolver;
 use super::state::Knowledge;
-use super::worker::Workshop;
+use super::workshop::{Task, Workshop};
 use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history, image};
 use crate::base::fingerprint;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
+use crate::key::ActionDocument;
 use crate::recipe::Mount;
 use crate::store::Store;
 
@@ -25,8 +24,7 @@ impl Session {
     /// error. Once steps were planned, the last event is `Finished`, whatever happens.
     pub fn build(&mut self, request: &Request, observer: &dyn Observer) -> Result<Built> {
         let began = Instant::now();
-        let pinning = if request.locked { Pinning::Required } else { Pinning::Missing };
-        let plan = plan(&self.pinner(pinning, observer), &request.recipe, &request.args)?;
+        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
         if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
             plan.find_step(name)?;
@@ -113,27 +111,13 @@ impl Session {
         has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
         let stop = AtomicBool::new(false);
-        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
-        let shop = Workshop {
-            store,
-            plan,
-            knowledge,
-            request,
-            executor,
-            ids,
-            observer,
-            stop: &stop,
-            pinner: &Pinner { store, access, archives, pinning, observer, cancel: &stop },
-            unpack: inputs.unpack,
-            running: Mutex::new(HashMap::new()),
-            importing: Mutex::new(()),
-            warned: Mutex::default(),
-            reasons: &|node, action| match explainer.reasons(node, action) {
-                (Some(_), reasons) => reasons,
-                // Run for the first time: nothing to compare with, nothing to say.
-                (None, _) => Vec::new(),
-            },
+        let reasons = |node, action: &ActionDocument| match explainer.reasons(node, action) {
+            (Some(_), reasons) => reasons,
+            // Run for the first time: nothing to compare with, nothing to say.
+            (None, _) => Vec::new(),
         };
+        let task = Task { plan, knowledge, request, observer, stop: &stop, reasons: &reasons };
+        let shop = Workshop::new((store, executor, ids), &inputs, task);
         let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel);
         host_held_still(store, plan, knowledge)?;
         let failure = failure?;

@@ -24,6 +24,7 @@ mod stack;
 mod state;
 pub mod verify;
 mod worker;
+mod workshop;
 
 pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict};
 pub use diff::{Comparison, PathDifference, Subject};

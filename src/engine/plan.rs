@@ -51,6 +51,8 @@ pub enum Work {
     Fetch(Box<Fetch>),
     /// Unpack an archive.
     Tar {
+        /// For messages: "the base of `x.toml`, line 4".
+        what: String,
         /// The archive.
         path: PathBuf,
         /// Of its bytes.
@@ -157,6 +159,11 @@ pub struct Planned {
 }
 
 impl Plan {
+    /// The steps of all recipes.
+    pub fn steps(&self) -> impl Iterator<Item = &StepNode> {
+        (0..self.nodes.len()).filter_map(|node| self.step(node))
+    }
+
     /// The recipe that was asked for.
     pub fn root(&self) -> &Planned {
         self.recipes.last().expect("a plan has at least the recipe it was made for")

@@ -173,12 +173,13 @@ impl Planner<'_> {
                 let layer = self.node("base".to_string(), definition, Work::Fetch(Box::new(fetch)));
                 Ground { layer: Some(layer), ..Ground::default() }
             }
-            Base::Tar { path, sha256 } => {
+            Base::Tar { path, sha256, line } => {
                 let archive = self.archive(path)?;
                 if let Some(wanted) = sha256 {
                     self.check_sha256(path, archive, wanted, &recipe.path)?;
                 }
-                let work = Work::Tar { path: path.clone(), digest: archive };
+                let what = format!("the base of `{}`, line {line}", recipe.path.display());
+                let work = Work::Tar { what, path: path.clone(), digest: archive };
                 let layer = self.node("base".to_string(), Definition::Tar { archive }, work);
                 Ground { layer: Some(layer), ..Ground::default() }
             }

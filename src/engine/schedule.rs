@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::plan::NodeId;
-use super::worker::{Made, Workshop, interrupted};
+use super::worker::{Made, interrupted};
+use super::workshop::Workshop;
 use super::{Event, Failure, StepReport};
 use crate::digest::ActionKey;
 use crate::error::{Error, Result};

@@ -1,15 +1,12 @@
 //! A step's sandbox, opened for a person, and the logs of steps.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use super::pins::{Pinner, Pinning};
 use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
 use super::state::Knowledge;
-use super::worker::Workshop;
+use super::workshop::{Task, Workshop};
 use super::{Event, Observer, Request, Session, State, demand};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
@@ -32,7 +29,7 @@ impl Session {
         env: &[(String, String)],
         observer: &dyn Observer,
     ) -> Result<Status> {
-        let plan = make_plan(&self.pinner(Pinning::Required, observer), &request.recipe, &request.args)?;
+        let plan = make_plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
         let node = chosen(&plan, request)?;
         let mut knowledge = Knowledge::new(&plan);
         let goals = plan.needs(node);
@@ -55,23 +52,9 @@ impl Session {
         let (store, executor, ids) = self.parts()?;
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
         let stop = AtomicBool::new(false);
-        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
-        let shop = Workshop {
-            store,
-            plan: &plan,
-            knowledge: &knowledge,
-            request,
-            executor,
-            ids,
-            observer,
-            stop: &stop,
-            pinner: &Pinner { store, access, archives, pinning, observer, cancel: &stop },
-            unpack: inputs.unpack,
-            running: Mutex::new(HashMap::new()),
-            importing: Mutex::new(()),
-            warned: Mutex::default(),
-            reasons: &|_, _| Vec::new(),
-        };
+        let (knowledge, none) = (&knowledge, |_, _: &ActionDocument| Vec::new());
+        let task = Task { plan: &plan, knowledge, request, observer, stop: &stop, reasons: &none };
+        let shop = Workshop::new((store, executor, ids), &inputs, task);
         let mut layers = shop.resolver().layers(&step.stack)?;
         shop.fetch(&step.stack.nodes())?;
         let stack = layers.iter().map(LayerId::to_hex).collect();

@@ -1,8 +1,9 @@
 //! From the nodes of a stack to the layers that are mounted.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::plan::{NodeId, Plan, Shared, Stack};
+use super::plan::{NodeId, Plan, Shared, Stack, Work};
 use super::state::Knowledge;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
@@ -46,13 +47,17 @@ impl Resolver<'_> {
 
     /// The merged look of a list of layers.
     pub fn view(&self, layers: &[LayerId]) -> Result<View> {
-        view(self.store, layers, |layer| {
-            // An input that nothing has had to see yet is not in the store; its manifest is in the plan.
-            self.plan.nodes.iter().find_map(|node| match &node.work {
-                super::plan::Work::Input { id, manifest, .. } if id == layer => Some(manifest.clone()),
+        // An input that nothing has had to see yet is not in the store; its manifest is in the plan.
+        let inputs: HashMap<LayerId, &Arc<Manifest>> = self
+            .plan
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.work {
+                Work::Input { id, manifest, .. } => Some((*id, manifest)),
                 _ => None,
             })
-        })
+            .collect();
+        view(self.store, layers, |layer| inputs.get(layer).map(|manifest| Arc::clone(manifest)))
     }
 
     fn is_chain(&self, steps: &[NodeId]) -> bool {
@@ -156,7 +161,7 @@ pub fn manifest(store: &Store, layer: &LayerId) -> Result<Arc<Manifest>> {
 /// Drops empty layers, and all but the topmost of those that stand more than once: what lies between two
 /// equal layers is overlaid by the upper one just the same.
 fn without_repeats(layers: Vec<LayerId>) -> Vec<LayerId> {
-    let mut seen = std::collections::HashSet::from([Manifest::empty_id()]);
+    let mut seen = HashSet::from([Manifest::empty_id()]);
     let mut kept: Vec<_> = layers.into_iter().rev().filter(|layer| seen.insert(*layer)).collect();
     kept.reverse();
     kept

@@ -1,58 +1,35 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
-use super::pins::Pinner;
 use super::plan::{Fetch, From, NodeId, Plan, StepNode, Work};
 use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
-use super::state::{Knowledge, Known};
-use super::{CachePolicy, Event, Failure, Observer, OutcomeKind, Request};
+use super::state::Known;
+use super::workshop::Workshop;
+use super::{CachePolicy, Event, Failure, OutcomeKind};
 use crate::base::{debian, import_tar};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{IdShift, Limits, StackOwners, View, commit, prepare_upper};
-use crate::sandbox::{CacheMount, Executor, Killer, SandboxSpec, SecretMount, Status, cgroup};
+use crate::layer::{StackOwners, View, commit_unless, prepare_upper};
+use crate::sandbox::{CacheMount, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::git::Fetcher;
 use crate::source::import;
-use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
+use crate::store::{ActionRecord, DefinitionRecord, Presence};
 
-/// What all workers of a build share.
-pub struct Workshop<'a> {
-    /// The store.
-    pub store: &'a Store,
-    /// The plan.
-    pub plan: &'a Plan,
-    /// What is known of its nodes.
-    pub knowledge: &'a Knowledge,
-    /// What was asked for.
-    pub request: &'a Request,
-    /// Who runs sandboxes.
-    pub executor: &'a Executor,
-    /// Who fetches.
-    pub pinner: &'a Pinner<'a>,
-    /// How much a source may unpack to.
-    pub unpack: Limits,
-    /// How guest ids lie on disk.
-    pub ids: IdShift,
-    /// Where events go.
-    pub observer: &'a dyn Observer,
-    /// Set when everything has to stop.
-    pub stop: &'a AtomicBool,
-    /// The sandboxes that run now.
-    pub running: Mutex<HashMap<NodeId, Killer>>,
-    /// Held while an input is copied in, so that two steps do not copy the same one.
-    pub importing: Mutex<()>,
-    /// What the user was warned of: once a build is enough.
-    pub warned: Mutex<HashSet<String>>,
-    /// Why each step that may run was not found, for the user.
-    pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+/// A step that has to run.
+struct Run<'a> {
+    node: NodeId,
+    step: &'a StepNode,
+    action: ActionDocument,
+    key: ActionKey,
+    /// Of its stack.
+    layers: Vec<LayerId>,
+    began: Instant,
 }
 
 /// How a node ended.
@@ -69,7 +46,8 @@ impl Workshop<'_> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
             Work::Input { id, .. } => *id,
-            Work::Tar { path, digest } => import_tar(self.store, path, *digest, self.ids)?,
+            Work::Tar { what, path, digest } => import_tar(self.store, path, *digest, self.ids)
+                .map_err(|e| e.within(format!("cannot lay in {what}")))?,
             Work::Fetch(fetch) => self.lay_in(fetch)?,
             Work::Directories(shared) => self.resolver().directories(shared)?,
             Work::Output { from, stack, epoch } => {
@@ -174,7 +152,18 @@ impl Workshop<'_> {
             false => vec!["cached results are not asked for".to_string()],
         };
         self.observer.event(Event::Started { step: name.clone(), key, why });
-        self.run(node, step, action, key, layers, began)
+        let run = Run { node, step, action, key, layers, began };
+        match self.run(&run, false)? {
+            Some(made) => Ok(made),
+            None => {
+                let message = format!(
+                    "step `{name}` runs again, watched more closely: it took a setgid bit away from a directory"
+                );
+                self.observer.event(Event::Warning { message });
+                self.run(&run, true)?
+                    .ok_or_else(|| Error::machine(format!("step `{name}` cannot be watched")))
+            }
+        }
     }
 
     fn miss(&self, node: NodeId, name: &str, action: &ActionDocument) -> Error {
@@ -224,23 +213,19 @@ impl Workshop<'_> {
         Ok(DefinitionRecord { document, action: known.action, layers: vec![known.layer] })
     }
 
-    fn run(
-        &self,
-        node: NodeId,
-        step: &StepNode,
-        action: ActionDocument,
-        key: ActionKey,
-        layers: Vec<LayerId>,
-        began: Instant,
-    ) -> Result<Made> {
+    /// Runs a step's command; none when it has to be run `closely` watched.
+    fn run(&self, run: &Run<'_>, closely: bool) -> Result<Option<Made>> {
+        let Run { node, step, action, key, layers, began } = run;
+        let (node, key) = (*node, *key);
         let name = &self.plan.nodes[node].name;
-        let below = self.resolver().view(&layers)?;
+        let below = self.resolver().view(layers)?;
         let run = self.store.new_run(self.ids)?;
         if self.request.conditions.used_inodes > 0 {
             run.use_up_inodes(self.request.conditions.used_inodes)?;
         }
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
-        let spec = self.spec(step, action, layers, &below, run.name())?;
+        let mut spec = self.spec(step, action.clone(), layers.clone(), &below, run.name())?;
+        spec.closely = closely;
         if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
             let message = format!("limits cannot be enforced: {why} (hint: {fix})");
             let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
@@ -275,6 +260,9 @@ impl Workshop<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(interrupted());
         }
+        if outcome.again && !closely {
+            return Ok(None);
+        }
         let (log, tail) = capture.finish()?;
         if outcome.status != Status::Exited(0) || outcome.limit.is_some() {
             self.store.keep_failed(&key, run)?;
@@ -294,10 +282,13 @@ impl Workshop<'_> {
                 log,
                 tail,
             };
-            return Ok(Made::Failed(known, Box::new(failure)));
+            return Ok(Some(Made::Failed(known, Box::new(failure))));
         }
-        let manifest = commit(&run.upper(), &below, spec.action.epoch, self.ids)
-            .map_err(|e| e.within(format!("cannot keep what step `{name}` wrote")))?;
+        let manifest = commit_unless(self.stop, &run.upper(), &below, spec.action.epoch, self.ids);
+        let manifest = manifest.map_err(|e| match self.stop.load(Ordering::Relaxed) {
+            true => interrupted(),
+            false => e.within(format!("cannot keep what step `{name}` wrote")),
+        })?;
         let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
         self.store.drop_failed(&key)?;
@@ -321,7 +312,7 @@ impl Workshop<'_> {
             let definition = self.definition(node, &known)?;
             self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
         }
-        Ok(Made::Layer(known))
+        Ok(Some(Made::Layer(known)))
     }
 
     /// The recipe file of a step as the user would name it.
@@ -381,6 +372,7 @@ impl Workshop<'_> {
             jobs,
             limits: step.step.limits.clone(),
             interactive: false,
+            closely: false,
             env_extra: Vec::new(),
             conditions: self.request.conditions.clone(),
         })

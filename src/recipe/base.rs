@@ -96,6 +96,8 @@ fn tar(value: &Value<'_>) -> Option<Base> {
     }
     let pin = remote::digest(&mut table, &[Algorithm::Sha256]);
     table.finish();
-    let path = cx.host_path(&path?.string()?, Kind::File)?;
-    Some(Base::Tar { path, sha256: pin.map(|pin| pin.hex().to_string()) })
+    let path = path?.string()?;
+    let line = cx.line(&path.span);
+    let path = cx.host_path(&path, Kind::File)?;
+    Some(Base::Tar { path, line, sha256: pin.map(|pin| pin.hex().to_string()) })
 }

@@ -62,6 +62,8 @@ pub enum Base {
         path: PathBuf,
         /// Lower-case hex, when the recipe pins it.
         sha256: Option<String>,
+        /// The line of the recipe that names it, from 1.
+        line: usize,
     },
     /// The finished stack of another recipe.
     Recipe {

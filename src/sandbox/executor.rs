@@ -184,9 +184,9 @@ impl Sandbox {
             }
         }
         let limit = limit.or_else(|| self.cgroup.as_ref().and_then(Cgroup::over));
-        let (status, usage) = match text.split(|b| *b == b'\n').next() {
+        let (status, usage, again) = match text.split(|b| *b == b'\n').next() {
             None | Some([]) if limit.is_some() || self.killer.used.load(Ordering::Acquire) => {
-                (Status::Signaled(libc::SIGKILL), Usage::default())
+                (Status::Signaled(libc::SIGKILL), Usage::default(), false)
             }
             None | Some([]) => {
                 return Err(Error::machine("a sandbox ended without a word: its init was killed").hint(
@@ -194,7 +194,7 @@ impl Sandbox {
                 ));
             }
             Some(first) => match wire::decode(first)? {
-                Report::Done { status, usage } => (status, usage),
+                Report::Done { status, usage, again } => (status, usage, again),
                 Report::Failed(failure) => return Err(failure.into()),
             },
         };
@@ -203,7 +203,7 @@ impl Sandbox {
         // What was written after the last look counts too.
         let too_much = || self.limits.disk.filter(|most| disk_usage(&self.upper, *most) > *most);
         let limit = limit.or_else(|| too_much().map(|_| "disk"));
-        Ok(Outcome { status, usage, limit })
+        Ok(Outcome { status, usage, limit, again })
     }
 
     /// Waits for the init to be gone; the limit that had to end it.

@@ -57,6 +57,12 @@ pub fn plan() -> Result<IdPlan> {
         let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].map(|map| intervals(&map));
         return direct(uids.filter(|start| gids == Some(*start)), &maps).map(IdPlan::Direct);
     }
+    if ONE.get().is_some() {
+        return Ok(IdPlan::Single {
+            why: "this round of `verify` does with one id".to_string(),
+            fix: "leave the variation `one-id` out".to_string(),
+        });
+    }
     let tool =
         ["newuidmap", "newgidmap"].into_iter().find(|tool| !super::doctor::privileged(Path::new("/"), tool));
     Ok(match (uids, gids, tool) {
@@ -91,6 +97,14 @@ static PREFERRED: OnceLock<u32> = OnceLock::new();
 /// does not matter. A user with a range has no choice.
 pub fn prefer(offset: u32) {
     let _ = PREFERRED.set(offset);
+}
+
+/// Set by [`prefer_one`].
+static ONE: OnceLock<()> = OnceLock::new();
+
+/// Lets a user with a range do with one id, as long as nothing was entered; for the same reason.
+pub fn prefer_one() {
+    let _ = ONE.set(());
 }
 
 /// What [`enter`] has done.

@@ -175,10 +175,11 @@ fn supervise((command, mut supervisor): (i32, Option<Supervisor>)) -> Result<Rep
     if let Some(supervisor) = &mut supervisor {
         supervisor.end()?;
     }
+    let again = supervisor.is_some_and(|supervisor| supervisor.again());
     let (user_us, system_us, max_rss) = process::children_usage();
     let status = match status {
         process::Ended::Exited(code) => Status::Exited(code),
         process::Ended::Signaled(signal) => Status::Signaled(signal),
     };
-    Ok(Report::Done { status, usage: Usage { user_us, system_us, max_rss } })
+    Ok(Report::Done { status, usage: Usage { user_us, system_us, max_rss }, again })
 }

@@ -184,6 +184,17 @@ pub(super) fn not_there(call: libc::c_long) -> [Instruction; 2] {
     [jump_eq(call as u32, 0, 1), ret(fail(libc::ENOSYS))]
 }
 
+/// A call is handed to a supervisor when one of these bits is set in argument `arg`, and the kernel's otherwise.
+pub(super) fn supervised_with_bits(call: libc::c_long, arg: u32, bits: u32) -> [Instruction; 5] {
+    [
+        jump_eq(call as u32, 0, 4),
+        load(low_half(arg)),
+        jump_set(bits, 0, 1),
+        ret(libc::SECCOMP_RET_USER_NOTIF),
+        ret(ALLOW),
+    ]
+}
+
 /// Whether [`program`] denies the call whatever its arguments.
 #[cfg(test)]
 pub(super) fn is_denied(call: libc::c_long) -> bool {

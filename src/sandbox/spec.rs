@@ -39,6 +39,9 @@ pub struct SandboxSpec {
     pub interactive: bool,
     /// Added to the environment of interactive sandboxes only (TERM of the real terminal).
     pub env_extra: Vec<(String, String)>,
+    /// With one id only: watch every `chmod`. Otherwise those are left to the kernel that may only take a setgid
+    /// bit away, and a step in which one did that to a directory that hands its group down is to be run again.
+    pub closely: bool,
     /// What `verify` changes; the default is the contract.
     #[serde(default)]
     pub conditions: Conditions,
@@ -113,4 +116,6 @@ pub struct Outcome {
     pub usage: Usage,
     /// The limit that ended it (`time`, `memory`, `pids`, `disk`), if one did.
     pub limit: Option<&'static str>,
+    /// Owners that it saw or left may be wrong: it has to be run again, with [`SandboxSpec::closely`].
+    pub again: bool,
 }

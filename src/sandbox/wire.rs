@@ -81,6 +81,8 @@ pub(super) enum Report {
         status: Status,
         /// What it all took.
         usage: Usage,
+        /// It has to be run again, watched closely.
+        again: bool,
     },
     /// The sandbox could not be set up; the command has not run.
     Failed(Failure),

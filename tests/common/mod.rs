@@ -296,9 +296,13 @@ impl Build {
             .unwrap_or_else(|| panic!("no step {name}: {}", self.run))
     }
 
-    /// What a step printed, line by line.
+    /// What a step printed, line by line: of its last run, if it had to run again.
     pub fn log(&self, step: &str) -> Vec<String> {
-        let lines = self.events.iter().filter(|event| event["event"] == "log" && event["step"] == step);
+        let again = format!("step `{step}` runs again");
+        let repeated = |event: &Value| event["message"].as_str().is_some_and(|text| text.starts_with(&again));
+        let from = self.events.iter().rposition(repeated).unwrap_or(0);
+        let lines =
+            self.events[from..].iter().filter(|event| event["event"] == "log" && event["step"] == step);
         lines.map(|event| event["line"].as_str().unwrap().to_owned()).collect()
     }
 

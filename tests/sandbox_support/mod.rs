@@ -145,6 +145,7 @@ impl Fixture {
             jobs: 2,
             limits: Limits::default(),
             interactive: false,
+            closely: false,
             env_extra: vec![],
             conditions: Default::default(),
         }

@@ -60,7 +60,11 @@ pub fn arrange(variations: &[Variation], turn: usize, jobs: usize, machine: &Mac
         dir_order: on(Variation::DirOrder).then_some(order),
         used_inodes: if on(Variation::Inodes) { USED_INODES } else { 0 },
     };
-    let user = machine.other_user.as_ref().ok().copied().filter(|_| on(Variation::User));
+    let other_user = machine.other_user.as_ref().ok().copied().filter(|_| on(Variation::User));
+    // One id is instead of other ids: with both on, rounds take turns.
+    let others = other_user.is_some() || on(Variation::Ids) && machine.other_ids.is_ok();
+    let one_id = machine.one_id.as_ref().ok().filter(|_| on(Variation::OneId) && !(odd && others));
+    let user = one_id.copied().flatten().or(other_user);
     let outside = Outside {
         umask: on(Variation::Umask).then_some(if odd { 0o000 } else { 0o077 }),
         limits: match on(Variation::Rlimits) {
@@ -75,6 +79,7 @@ pub fn arrange(variations: &[Variation], turn: usize, jobs: usize, machine: &Mac
         host_name: on(Variation::HostName).then(|| ("elsewhere-7".into(), "example.invalid".into())),
         // Another user has other ids anyway.
         id_offset: machine.other_ids.as_ref().ok().copied().filter(|_| on(Variation::Ids) && user.is_none()),
+        one_id: one_id.is_some(),
         user,
     };
     let other = machine.other_place.as_ref().ok().filter(|_| on(Variation::FileSystem));
@@ -114,6 +119,7 @@ mod tests {
             like_place: Some("/like".into()),
             other_user: Ok((7, 8)),
             other_ids: Ok(9),
+            one_id: Ok(Some((5, 6))),
         }
     }
 
@@ -143,5 +149,12 @@ mod tests {
         assert_eq!(arrange(&[Variation::User], 0, 2, &machine()).place, Some("/like".into()));
         assert_eq!(arrange(&all, 0, 2, &machine()).place, Some("/other".into()));
         assert_eq!(arrange(&all, 0, 2, &machine()).setting.outside.id_offset, None);
+        let outside = |set: &[Variation], turn| arrange(set, turn, 2, &machine()).setting.outside;
+        let one = |outside: Outside| (outside.one_id, outside.user);
+        assert_eq!(
+            [0, 1].map(|turn| one(outside(&all, turn))),
+            [(true, Some((5, 6))), (false, Some((7, 8)))]
+        );
+        assert_eq!(one(outside(&[Variation::OneId], 1)), (true, Some((5, 6))));
     }
 }

@@ -273,7 +273,7 @@ impl Found<'_> {
             Variation::Umask => MODE,
             Variation::Rlimits => LIMITS,
             Variation::Environment => ENVIRONMENT,
-            Variation::User | Variation::Ids => UID,
+            Variation::User | Variation::Ids | Variation::OneId => UID,
             Variation::Jobs | Variation::Load => RACE,
         };
         let evidence = format!("it takes the variation `{}` to make it differ", variation.name());

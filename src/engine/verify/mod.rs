@@ -7,6 +7,7 @@
 mod area;
 mod arrange;
 mod bisect;
+mod blobs;
 mod cause;
 mod compare;
 mod diffoscope;
@@ -21,7 +22,6 @@ mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::pins::Pinning;
 use super::plan::Plan;
 use super::planner::plan;
 use super::session::Silent;
@@ -32,6 +32,7 @@ use crate::error::{Class, Error, Result};
 use crate::layer::IdShift;
 
 use area::Area;
+use blobs::Blobs;
 pub use cause::Cause;
 pub use report::{Bisect, Choice, Path, Round, Step, Verification};
 use round::{Job, Outcome};
@@ -100,13 +101,21 @@ impl Session {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
         area::sweep(&variation::PLACES.map(std::path::Path::new));
+        let pinner = self.pinner(request.request.pinning(), &Silent);
+        let planned = plan(&pinner, &request.request.recipe, &request.request.args)?;
         let mut machine = Machine::look(self.store.root());
         if let Ok(user) = machine.other_user {
             machine.other_user = self.can_read(request, &machine, user);
         }
+        if let Some(step) = planned.steps().find(|step| (step.step.uid, step.step.gid) != (0, 0)) {
+            machine.one_id = Err(format!("step `{}` runs as another user than 0:0", step.step.name));
+        } else if let Ok(Some(user)) = machine.one_id {
+            machine.one_id = self.can_read(request, &machine, user).map(Some);
+        }
+        let blobs = Blobs::fetch(&planned, &pinner)?;
         let choices = choose(request.vary.as_deref(), &machine)?;
         let mut kept = Vec::new();
-        let result = self.verify_in(request, &machine, choices, &mut kept, progress);
+        let result = self.verify_in((request, &blobs), &planned, &machine, choices, &mut kept, progress);
         // What is left belongs to ids of sandboxes. Their mapping is entered already unless something went wrong.
         let entered = if kept.is_empty() { Ok(IdShift::by(0)) } else { self.enter_ids() };
         let removed: Result<Vec<()>> = kept.into_iter().map(|kept| kept.area.remove()).collect();
@@ -118,22 +127,22 @@ impl Session {
 
     fn verify_in(
         &mut self,
-        request: &VerifyRequest,
+        (request, blobs): (&VerifyRequest, &Blobs),
+        planned: &Plan,
         machine: &Machine,
         mut choices: Vec<Choice>,
         kept: &mut Vec<Kept>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Verification> {
-        let planned =
-            plan(&self.pinner(Pinning::Required, &Silent), &request.request.recipe, &request.request.args)?;
         let until = request.request.until.as_deref();
         if let Some(step) = until {
             planned.find_step(step)?;
         }
         let cancel = self.cancel.clone();
-        let job = Job { recipe: &request.request.recipe, until, pass: &request.pass, cancel: &cancel };
+        let recipe = &request.request.recipe;
+        let job = Job { recipe, until, pass: &request.pass, blobs, cancel: &cancel };
         let mut rounds = Vec::new();
-        let stored = self.stored(&planned, until)?;
+        let stored = self.stored(planned, until)?;
         let total = if stored.is_some() { request.rounds.max(1) } else { request.rounds.max(2) };
         let reference = match stored {
             Some(steps) => {
@@ -158,7 +167,7 @@ impl Session {
                 Reference { steps: built.outcome.steps.clone(), store: Some(built.area.store().to_owned()) }
             }
         };
-        space::check(&self.store, &planned, &reference, machine, &mut choices)?;
+        space::check(&self.store, planned, &reference, machine, &mut choices)?;
         let on: Vec<Variation> =
             choices.iter().filter(|choice| choice.applied).map(|choice| choice.name).collect();
         let mut numbered: Vec<(usize, usize)> = Vec::new();
@@ -192,15 +201,7 @@ impl Session {
             let ids = self.enter_ids()?;
             let builds: Vec<_> = numbered.iter().map(|(number, at)| (*number, &kept[*at])).collect();
             let known = compare::Known { on: &on, bisect: &bisect, cpus: machine.cpus };
-            compare::steps(
-                &self.store,
-                ids,
-                &planned,
-                &reference,
-                &builds,
-                &known,
-                request.report.as_deref(),
-            )?
+            compare::steps(&self.store, ids, planned, &reference, &builds, &known, request.report.as_deref())?
         } else {
             compare::identical(&reference)
         };
@@ -269,6 +270,7 @@ impl Session {
         let empty = Outcome { steps: Vec::new(), failure: None, wall_ms: 0 };
         kept.push(Kept { outcome: empty, area });
         let at = kept.len() - 1;
+        job.blobs.share(&self.store, &kept[at].area, arrangement.setting.outside.user)?;
         kept[at].outcome = job.run(&arrangement, &kept[at].area)?;
         Ok(&kept[at])
     }

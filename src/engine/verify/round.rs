@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::area::Area;
 use super::arrange::Arrangement;
+use super::blobs::Blobs;
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::sys::{fd, process};
@@ -51,6 +52,8 @@ pub struct Job<'a> {
     pub until: Option<&'a str>,
     /// More arguments: values and secrets.
     pub pass: &'a [OsString],
+    /// What does not have to be fetched again.
+    pub blobs: &'a Blobs,
     /// Set to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -67,7 +70,14 @@ impl Job<'_> {
         let file = File::create(&errors).map_err(|e| Error::io("create", &errors, e))?;
         let mut command = Command::new(PROGRAM);
         command.arg0("isolith").arg("build").arg(self.recipe).arg("--store").arg(area.store());
-        command.args(["--no-cache", "--progress", "json", "--jobs", &arrangement.jobs.to_string()]);
+        command.args([
+            "--no-cache",
+            "--locked",
+            "--progress",
+            "json",
+            "--jobs",
+            &arrangement.jobs.to_string(),
+        ]);
         command.args(self.pass);
         if let Some(step) = self.until {
             command.args(["--until", step]);

@@ -31,6 +31,8 @@ pub struct Outside {
     pub host_name: Option<(String, String)>,
     /// Id on disk of a sandbox's root.
     pub id_offset: Option<u32>,
+    /// Do with one id. Not for root.
+    pub one_id: bool,
     /// The user and group to become, by executing the program again when all else is done.
     pub user: Option<(u32, u32)>,
 }
@@ -54,6 +56,9 @@ impl Outside {
         }
         if let Some(offset) = self.id_offset {
             ids::prefer(offset);
+        }
+        if self.one_id {
+            ids::prefer_one();
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub enum Variation {
     Environment,
     User,
     Ids,
+    OneId,
     Jobs,
     Load,
 }
@@ -34,7 +35,7 @@ use Variation::*;
 
 impl Variation {
     /// All, in the order of the documentation.
-    pub const ALL: [Variation; 16] = [
+    pub const ALL: [Variation; 17] = [
         Cpus,
         Aslr,
         Clock,
@@ -49,6 +50,7 @@ impl Variation {
         Environment,
         User,
         Ids,
+        OneId,
         Jobs,
         Load,
     ];
@@ -70,6 +72,7 @@ impl Variation {
             Environment => "environment",
             User => "user",
             Ids => "ids",
+            OneId => "one-id",
             Jobs => "jobs",
             Load => "load",
         }
@@ -96,6 +99,7 @@ impl Variation {
             }
             User => "another user calls",
             Ids => "other ids of the machine stand behind those of the sandbox",
+            OneId => "the caller has one id only, and owners are recorded; every other round",
             Jobs => "one step at a time, in the next round many",
             Load => "every cpu is kept busy by something else",
         }
@@ -112,6 +116,7 @@ impl Variation {
             HostName => root_only(),
             User => machine.other_user.as_ref().err().cloned(),
             Ids => machine.other_ids.as_ref().err().cloned(),
+            OneId => machine.one_id.as_ref().err().cloned(),
             _ => None,
         }
     }
@@ -148,6 +153,8 @@ pub struct Machine {
     pub other_user: Result<(u32, u32), String>,
     /// Another offset for root's ids.
     pub other_ids: Result<u32, String>,
+    /// Who does with one id: the caller (none), or a user that root becomes for it.
+    pub one_id: Result<Option<(u32, u32)>, String>,
 }
 
 /// Public places where a store can be for a while.
@@ -183,6 +190,7 @@ impl Machine {
             like_place: like,
             other_user: if root { other_user() } else { Err(only_root()) },
             other_ids: if root { other_ids() } else { Err(only_root()) },
+            one_id: one_id(root),
         }
     }
 }
@@ -210,6 +218,21 @@ fn other_user() -> Result<(u32, u32), String> {
         Some(user) => Ok((user.uid.as_raw(), user.gid.as_raw())),
         None => Err("no other user has a range of ids in /etc/subuid and /etc/subgid".to_string()),
     }
+}
+
+/// For root any other user will do.
+fn one_id(root: bool) -> Result<Option<(u32, u32)>, String> {
+    if !root {
+        return match ids::plan() {
+            Ok(IdPlan::Single { .. }) => Err("the caller has one id only".to_string()),
+            _ => Ok(None),
+        };
+    }
+    let user = other_user().ok().or_else(|| {
+        let nobody = nix::unistd::User::from_name("nobody").ok().flatten()?;
+        Some((nobody.uid.as_raw(), nobody.gid.as_raw()))
+    });
+    user.map(Some).ok_or_else(|| "this machine has no other user".to_string())
 }
 
 /// The block of ids below systemd's last one for containers, or the one below that.
@@ -262,9 +285,10 @@ mod tests {
             like_place: None,
             other_user: Err("nobody".into()),
             other_ids: Err("no ids".into()),
+            one_id: Err("no".into()),
         };
         let not: Vec<_> = Variation::ALL.into_iter().filter(|v| v.why_not(&machine).is_some()).collect();
-        for variation in [Cpus, FileSystem, HostName, User, Ids] {
+        for variation in [Cpus, FileSystem, HostName, User, Ids, OneId] {
             assert!(not.contains(&variation), "{variation:?}");
         }
         assert!(!not.contains(&DirOrder) && !not.contains(&Umask));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::callee::Named;
 use super::ids::{FCHMODAT2, State};
-use super::records::{hands_down, is_dir, path_of};
+use super::records::{Records, hands_down, is_dir, path_of};
 use super::{Answer, Answered, Asked};
 
 /// `chmod`: a directory may begin to hand its group down, or cease to.
@@ -28,16 +28,17 @@ pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answered {
     }
     let Some(object) = state.resolver.open(asked, named) else { return Ok(Answer::Continue) };
     let Ok(stat) = rustix::fs::fstat(&object) else { return Ok(Answer::Continue) };
+    if is_dir(&stat) {
+        state.records.check(object.as_fd());
+    }
     let will = mode as u32 & libc::S_ISGID != 0;
     if !is_dir(&stat) || will == hands_down(&stat) || !asked.is_waiting() {
         return Ok(Answer::Continue);
     }
     if state.records.owner(object.as_fd()).is_some_and(|(_, gid)| gid != 0) {
-        if let Err(e) = state.records.settle(object.as_fd()) {
+        let share = |records: &mut Records| if will { records.share(object.as_fd()) } else { Ok(()) };
+        if let Err(e) = state.records.settle(object.as_fd()).and_then(|()| share(&mut state.records)) {
             return Err(e.raw_os_error());
-        }
-        if will {
-            state.records.share(object.as_fd());
         }
     }
     Ok(Answer::Continue)
@@ -78,7 +79,7 @@ fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange:
         let file = here.as_ref().is_some_and(|here| here.stat().is_ok_and(|stat| !is_dir(&stat)));
         (here.is_some_and(|here| state.records.is_in_plain_directory(&here)), file)
     };
-    if !exchange && plain(from) == (true, true) && plain(to).0 {
+    if state.records.closely && !exchange && plain(from) == (true, true) && plain(to).0 {
         return Ok(Answer::Continue);
     }
     let Some(object) = state.resolver.open(asked, from) else { return Ok(Answer::Continue) };
@@ -100,11 +101,19 @@ fn moves(state: &mut State, asked: &Asked<'_>, from: Named, to: Named, exchange:
 /// Before `object` goes to the path `to`: where it is now.
 fn one(state: &mut State, object: &OwnedFd, to: &[u8]) -> Result<Vec<u8>, rustix::io::Errno> {
     let from = path_of(object.as_fd()).unwrap_or_default();
+    let stat = rustix::fs::fstat(object)?;
+    if is_dir(&stat) {
+        state.records.check(object.as_fd());
+    }
     if state.records.is_below_shared(&from) || state.records.is_below_shared(to) {
         state.records.settle_one(object.as_fd())?;
     }
-    if is_dir(&rustix::fs::fstat(object)?) {
+    if is_dir(&stat) {
         state.records.moves(&from, to);
+        // What was made in a directory that hands its group down has got that from it.
+        if hands_down(&stat) && state.records.own(object.as_fd()).is_some_and(|(_, gid)| gid != 0) {
+            state.records.share_at(to.to_vec());
+        }
     }
     Ok(from)
 }

@@ -7,9 +7,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::callee::{Here, Named, Resolver};
-use super::records::{Look, Records, hands_down};
+use super::records::{Look, Records, hands_down, is_dir};
 use super::{Answer, Answered, Asked, Handler, failed, groups, xattrs};
 use crate::error::Result;
+use crate::key::Network;
 use crate::layer::{IdShift, StackOwners, owners};
 use crate::sandbox::{SandboxSpec, seccomp};
 use crate::sys::notify;
@@ -22,6 +23,8 @@ const KEEP: u32 = u32::MAX;
 /// The feature.
 pub(super) struct Ids {
     stack: StackOwners,
+    /// Every `chmod` is watched.
+    closely: bool,
     /// The file that takes what stands nowhere else at the end.
     list: OwnedFd,
     /// By the call's number.
@@ -47,7 +50,12 @@ impl Ids {
         for (nr, kind) in CALLS.iter().chain(OLD_CALLS) {
             kinds[*nr as usize] = Some(*kind);
         }
-        Ok(Ids { stack: spec.owners.clone(), list, kinds, state: None })
+        // A person who types cannot be run again, nor what reaches out of the sandbox or outlives it.
+        let closely = spec.closely
+            || spec.interactive
+            || !spec.caches.is_empty()
+            || spec.action.network == Network::Host;
+        Ok(Ids { stack: spec.owners.clone(), closely, list, kinds, state: None })
     }
 }
 
@@ -109,6 +117,13 @@ const OLD_CALLS: &[(libc::c_long, Kind)] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[(libc::c_long, Kind)] = &[];
 
+/// Where the calls that set a mode have it.
+const MODES: &[(libc::c_long, u32)] = &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2)];
+#[cfg(target_arch = "x86_64")]
+const OLD_MODES: &[(libc::c_long, u32)] = &[(libc::SYS_chmod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_MODES: &[(libc::c_long, u32)] = &[];
+
 /// Missing in libc.
 pub(super) const FCHMODAT2: libc::c_long = 452;
 
@@ -129,6 +144,10 @@ impl Handler for Ids {
     fn filter(&self) -> Vec<Instruction> {
         let mut p = seccomp::always_zero(libc::SYS_getgroups).to_vec();
         p.extend(NOT_THERE.iter().flat_map(|nr| seccomp::not_there(*nr)));
+        if !self.closely {
+            let modes = MODES.iter().chain(OLD_MODES);
+            p.extend(modes.flat_map(|(nr, arg)| seccomp::supervised_with_bits(*nr, *arg, libc::S_ISGID)));
+        }
         p
     }
 
@@ -152,7 +171,7 @@ impl Handler for Ids {
         let (_, most) = privilege::limit(libc::RLIMIT_NOFILE)?;
         privilege::set_limit(libc::RLIMIT_NOFILE, most, most)?;
         let resolver = Resolver::new().map_err(|e| failed("open(\"/\", O_PATH)", e))?;
-        self.state = Some(State { records: Records::of(&self.stack), resolver });
+        self.state = Some(State { records: Records::of(&self.stack, self.closely), resolver });
         Ok(())
     }
 
@@ -180,7 +199,13 @@ impl Handler for Ids {
     fn end(&mut self) -> Result<()> {
         let Some(state) = &self.state else { return Ok(()) };
         let mut list = std::fs::File::from(self.list.try_clone().map_err(|e| failed("dup", e))?);
-        list.write_all(&state.records.list()).map_err(|e| failed("write the list of owners", e))
+        list.write_all(&state.records.list()).map_err(|e| failed("write the list of owners", e))?;
+        state.records.check_all();
+        Ok(())
+    }
+
+    fn again(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.records.are_wrong())
     }
 }
 
@@ -223,6 +248,12 @@ impl State {
     fn change(&mut self, object: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), i32> {
         let errno = |e: rustix::io::Errno| e.raw_os_error();
         let stat = rustix::fs::fstat(object).map_err(errno)?;
+        if is_dir(&stat) {
+            self.records.check(object);
+            if !hands_down(&stat) {
+                self.records.unshare(object);
+            }
+        }
         let partly = uid == KEEP || gid == KEEP;
         // To give something to another owner, nothing needs to be known of the present one.
         let before = match partly || (uid, gid) == (0, 0) || hands_down(&stat) {
@@ -240,7 +271,7 @@ impl State {
             self.records.set(object, owner).map_err(errno)?;
         }
         if hands_down(&stat) && owner.1 != 0 {
-            self.records.share(object);
+            self.records.share(object).map_err(errno)?;
         }
         Ok(())
     }

@@ -71,6 +71,11 @@ pub(super) trait Handler {
     fn end(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// True when what the step saw or left may be wrong, so that it has to be run again.
+    fn again(&self) -> bool {
+        false
+    }
 }
 
 /// A call, and the way to who waits for its answer.
@@ -202,7 +207,12 @@ impl Supervisor {
         let Some(call) = seccomp::receive(listener)? else { return Ok(()) };
         let asked = Asked { call, listener };
         let handler = self.by_call.get(call.number as usize).copied().flatten();
-        match handler.map_or(Ok(Answer::Continue), |at| self.handlers[at].handle(&asked)) {
+        let answered = handler.map_or(Ok(Answer::Continue), |at| self.handlers[at].handle(&asked));
+        if handler.is_some_and(|at| self.handlers[at].again()) {
+            // Nobody is to act upon a wrong answer.
+            process::kill_all_others();
+        }
+        match answered {
             Ok(Answer::Value(value)) => seccomp::answer(listener, call.id, value)?,
             Ok(Answer::Continue) => seccomp::pass(listener, call.id)?,
             Err(errno) => seccomp::answer(listener, call.id, -i64::from(errno))?,
@@ -213,6 +223,11 @@ impl Supervisor {
     /// When no process of the step is left.
     pub(super) fn end(&mut self) -> Result<()> {
         self.handlers.iter_mut().try_for_each(|handler| handler.end())
+    }
+
+    /// Whether the step has to be run again, closely watched.
+    pub(super) fn again(&self) -> bool {
+        self.handlers.iter().any(|handler| handler.again())
     }
 }
 

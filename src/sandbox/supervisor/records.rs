@@ -1,10 +1,11 @@
 //! The owners that a step has set and sees: in an attribute where the object can have one, else in memory.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::callee::Here;
@@ -35,16 +36,22 @@ pub(super) struct Records {
     kept: HashMap<(u64, u64), Kept>,
     /// Absolute paths of directories that hand their group down. Perhaps more than that, never less.
     shared: HashSet<Vec<u8>>,
+    /// Every `chmod` is seen. Otherwise a directory can have ceased to hand its group down at any time.
+    pub(super) closely: bool,
+    /// That has happened to one, and what was made in it before and after cannot be told apart.
+    wrong: Cell<bool>,
 }
 
 impl Records {
     /// What the stack has. The root is the sandbox's.
-    pub(super) fn of(stack: &StackOwners) -> Records {
+    pub(super) fn of(stack: &StackOwners, closely: bool) -> Records {
         let absolute = |path: &[u8]| [b"/", path].concat();
         let mut records = Records {
             any: stack.any,
             kept: HashMap::new(),
             shared: stack.shared.iter().map(|path| absolute(path)).collect(),
+            closely,
+            wrong: Cell::new(false),
         };
         for (path, owner) in &stack.bare {
             // What a mount covers cannot be seen.
@@ -106,7 +113,7 @@ impl Records {
         {
             return Look::Owner(kept.owner);
         }
-        match self.shared.is_empty() || self.is_in_plain_directory(here) {
+        match self.shared.is_empty() || self.closely && self.is_in_plain_directory(here) {
             true => Look::Nothing,
             false => Look::Unsure,
         }
@@ -133,12 +140,70 @@ impl Records {
         let parent = parent(path)?;
         let dir = rustix::fs::open(parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
         if !hands_down(&rustix::fs::fstat(&dir).ok()?) {
+            self.check(dir.as_fd());
             return None;
         }
         match self.own(dir.as_fd()) {
             Some((_, gid)) => Some(gid).filter(|gid| *gid != 0),
             None => self.handed_down(parent),
         }
+    }
+
+    /// Notes when a directory has ceased to hand its group down unseen. Whoever makes use of what a directory
+    /// does now, or moves it out of sight, asks for this first.
+    pub(super) fn check(&self, dir: BorrowedFd<'_>) {
+        if !self.closely
+            && !self.shared.is_empty()
+            && path_of(dir).is_none_or(|path| self.has_ceased(dir, &path))
+        {
+            self.wrong.set(true);
+        }
+    }
+
+    fn has_ceased(&self, dir: BorrowedFd<'_>, path: &[u8]) -> bool {
+        if rustix::fs::fstat(dir).is_ok_and(|stat| hands_down(&stat)) {
+            return false;
+        }
+        // A shared one has a record. So has what was moved below one, or was there before it handed its group
+        // down; what was made there since then has got the setgid bit.
+        match self.own(dir) {
+            Some((_, gid)) => return gid != 0 && self.shared.contains(path),
+            None if !self.is_below_shared(path) => return false,
+            None => {}
+        }
+        let Some(above) = parent(path) else { return false };
+        let Ok(dir) = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+            return true;
+        };
+        rustix::fs::fstat(&dir).is_ok_and(|stat| hands_down(&stat)) || self.has_ceased(dir.as_fd(), above)
+    }
+
+    /// [`Records::check`] for every directory there is, when the step has ended.
+    pub(super) fn check_all(&self) {
+        if self.closely {
+            return;
+        }
+        let mut left: Vec<Vec<u8>> = self.shared.iter().cloned().collect();
+        while let Some(path) = left.pop().filter(|_| !self.wrong.get()) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = match rustix::fs::open(&path[..], flags, Mode::empty()) {
+                Ok(dir) => dir,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(_) => return self.wrong.set(true), // Such as a path that is too long.
+            };
+            self.check(dir.as_fd());
+            for entry in rustix::fs::Dir::read_from(&dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_bytes();
+                if entry.file_type() == FileType::Directory && !matches!(name, b"." | b"..") {
+                    left.push([&path, &b"/"[..], name].concat());
+                }
+            }
+        }
+    }
+
+    /// True when the step has to be run again, closely watched.
+    pub(super) fn are_wrong(&self) -> bool {
+        self.wrong.get()
     }
 
     /// Whether a directory above `path` may hand a group down.
@@ -206,9 +271,24 @@ impl Records {
         }
     }
 
-    /// Notes that a directory may hand its group down from now on.
-    pub(super) fn share(&mut self, dir: BorrowedFd<'_>) {
+    /// Notes that a directory may hand its group down from now on. It has a record of its own then.
+    pub(super) fn share(&mut self, dir: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.settle_one(dir)?;
         self.shared.extend(path_of(dir));
+        Ok(())
+    }
+
+    /// Notes that a directory, which is checked and has no setgid bit, does not hand its group down: another one did
+    /// that was at this place.
+    pub(super) fn unshare(&mut self, dir: BorrowedFd<'_>) {
+        if let Some(path) = path_of(dir).filter(|_| !self.closely) {
+            self.shared.remove(&path);
+        }
+    }
+
+    /// The same of one that is about to be at `path`.
+    pub(super) fn share_at(&mut self, path: Vec<u8>) {
+        self.shared.insert(path);
     }
 
     /// Notes that a directory is about to move.

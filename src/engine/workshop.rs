@@ -1,0 +1,91 @@
+//! What all workers of a build share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use super::pins::{Pinner, Pinning};
+use super::plan::{NodeId, Plan};
+use super::state::Knowledge;
+use super::{Inputs, Observer, Request};
+use crate::key::ActionDocument;
+use crate::layer::{IdShift, Limits};
+use crate::sandbox::{Executor, Killer};
+use crate::store::Store;
+
+/// What all workers of a build share.
+pub struct Workshop<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What is known of its nodes.
+    pub knowledge: &'a Knowledge,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Who runs sandboxes.
+    pub executor: &'a Executor,
+    /// Who fetches.
+    pub pinner: Pinner<'a>,
+    /// How much a source may unpack to.
+    pub unpack: Limits,
+    /// How guest ids lie on disk.
+    pub ids: IdShift,
+    /// Where events go.
+    pub observer: &'a dyn Observer,
+    /// Set when everything has to stop.
+    pub stop: &'a AtomicBool,
+    /// The sandboxes that run now.
+    pub running: Mutex<HashMap<NodeId, Killer>>,
+    /// Held while an input is copied in, so that two steps do not copy the same one.
+    pub importing: Mutex<()>,
+    /// What the user was warned of: once a build is enough.
+    pub warned: Mutex<HashSet<String>>,
+    /// Why each step that may run was not found, for the user.
+    pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+}
+
+/// What a workshop is opened for.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What is known of its nodes.
+    pub knowledge: &'a Knowledge,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// Where events go.
+    pub observer: &'a dyn Observer,
+    /// To be set when everything has to stop.
+    pub stop: &'a AtomicBool,
+    /// Why a step that may run was not found.
+    pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+}
+
+impl<'a> Workshop<'a> {
+    /// With what a session has.
+    pub fn new(
+        (store, executor, ids): (&'a Store, &'a Executor, IdShift),
+        inputs: &'a Inputs,
+        task: Task<'a>,
+    ) -> Self {
+        let Task { plan, knowledge, request, observer, stop, reasons } = task;
+        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
+        Workshop {
+            store,
+            plan,
+            knowledge,
+            request,
+            executor,
+            pinner: Pinner { store, access, archives, pinning, observer, cancel: stop },
+            unpack: inputs.unpack,
+            ids,
+            observer,
+            stop,
+            running: Mutex::default(),
+            importing: Mutex::default(),
+            warned: Mutex::default(),
+            reasons,
+        }
+    }
+}
