@@ -1,6 +1,7 @@
 //! The command line: arguments in, one call of the library, a rendered answer out. One file a subcommand.
 
 mod archives;
+mod attend;
 mod build;
 mod completions;
 mod diff;
@@ -12,6 +13,7 @@ mod lock;
 mod log;
 mod outputs;
 mod request;
+mod run;
 mod shell;
 mod store;
 mod target;
@@ -115,6 +117,8 @@ enum Command {
     Log(log::Args),
     /// Open a shell in a step's sandbox
     Shell(shell::Args),
+    /// Run a command in what was built
+    Run(run::Args),
     /// Build a recipe and write an output to a directory or a tar archive
     Export(export::Args),
     /// Say what differs between two layers, steps, outputs, recipes, directories or archives
@@ -205,6 +209,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),
+        Command::Run(args) => run::run(context, args),
         Command::Export(args) => export::run(context, args),
         Command::Diff(args) => diff::run(context, args),
         Command::Verify(args) => verify::run(context, args),

@@ -144,8 +144,7 @@ impl Fixture {
             secrets: vec![],
             jobs: 2,
             limits: Limits::default(),
-            interactive: false,
-            env_extra: vec![],
+            extras: None,
             conditions: Default::default(),
         }
     }
