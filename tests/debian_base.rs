@@ -127,9 +127,11 @@ fn one_base_for_everybody_that_grows_by_a_package() {
     let bytes = fs::read(&file).unwrap();
     let mut other = bytes.clone();
     *other.last_mut().unwrap() ^= 1;
-    for (left, expected) in
-        [(None, "cannot fetch the package `make`"), (Some(&bytes[..99]), "not the pinned ones"), (Some(&other[..]), "not the pinned ones")]
-    {
+    for (left, expected) in [
+        (None, "cannot fetch the package `make`"),
+        (Some(&bytes[..99]), "not the pinned ones"),
+        (Some(&other[..]), "not the pinned ones"),
+    ] {
         match left {
             Some(bytes) => fs::write(&file, bytes).unwrap(),
             None => fs::remove_file(&file).unwrap(),
