@@ -1,6 +1,5 @@
 # Configures the packages that have been unpacked on top of the stack, by their own maintainer scripts and dpkg.
 # What each of them adds to the database is in /var/lib/dpkg/unpacked.
-export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
 cd /var/lib/dpkg
 fresh=
 [ -e status ] || fresh=yes
@@ -55,12 +54,18 @@ version=$(dpkg-query --version | sed -n 's/.* \([0-9][0-9.]*\) .*/\1/p')
 arch=$(cat /var/lib/dpkg/arch)
 for package in /var/lib/dpkg/unpacked/*; do
     package=${package##*/}
-    script=/var/lib/dpkg/info/$package.preinst
-    [ -x "$script" ] || continue
+    [ -x "/var/lib/dpkg/info/$package.preinst" ] || continue
     echo "Preparing $package"
+    # debconf learns from here whose script it is, and finds its questions.
+    mkdir /var/lib/dpkg/tmp.ci
+    for file in "/var/lib/dpkg/info/$package."*; do
+        cp "$file" "/var/lib/dpkg/tmp.ci/${file#"/var/lib/dpkg/info/$package."}"
+    done
+    cp "/var/lib/dpkg/unpacked/$package" /var/lib/dpkg/tmp.ci/control
     DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=${package%:*} DPKG_MAINTSCRIPT_ARCH=$arch \
         DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$version DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= \
-        DPKG_HOOK_ACTION=unpack DPKG_FORCE=security-mac,downgrade "$script" install
+        DPKG_HOOK_ACTION=unpack /var/lib/dpkg/tmp.ci/preinst install
+    rm -r /var/lib/dpkg/tmp.ci
 done
 for told in $told; do
     dpkg-trigger --by-package="${told%%=*}" --no-await "${told#*=}"
