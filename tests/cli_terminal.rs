@@ -117,6 +117,8 @@ fn a_run_has_the_terminal() {
     std::thread::sleep(Duration::from_millis(200));
     terminal.send("stty size\n");
     terminal.expect("44 111");
+    // Every prompt is waited for: Ctrl-D is only one where the shell reads.
+    terminal.expect("go> ");
     // Ctrl-C is the command's; Ctrl-D ends the shell.
     terminal.send("sleep 1000\n");
     std::thread::sleep(Duration::from_millis(300));

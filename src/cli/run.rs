@@ -33,9 +33,6 @@ pub(super) struct Args {
     /// Fail (exit code 4) instead of running a step
     #[arg(long)]
     fail_on_miss: bool,
-    /// Fail when something is not pinned, in the recipe or in its lock file
-    #[arg(long)]
-    locked: bool,
     #[command(flatten)]
     how: How,
     /// How progress is shown while something has to be built
@@ -98,7 +95,6 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let RecipeRef { recipe, step: output } = args.target;
     let mut request = args.args.request(recipe, None, &settings)?;
     request.fail_on_miss = args.fail_on_miss;
-    request.locked = args.locked;
     let how = args.how;
     check(&how)?;
     let options = RunOptions {

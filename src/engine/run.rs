@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::attend::Attendance;
-use super::pins::Pinning;
 use super::plan::NodeId;
 use super::planner::plan;
 use super::stack::{Resolver, view};
@@ -165,8 +164,7 @@ impl Session {
         output: Option<&str>,
         observer: &dyn Observer,
     ) -> Result<Result<Finished, Failure>> {
-        let pinning = if request.locked { Pinning::Required } else { Pinning::Missing };
-        let plan = plan(&self.pinner(pinning, observer), &request.recipe, &request.args)?;
+        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
         let root = plan.root();
         let image = root.recipe.image.clone();
         let output = output.or(image.output.as_deref());
