@@ -61,9 +61,9 @@ fn tar(archive: File, tree: &mut Extract) -> Result<()> {
 }
 
 /// Ends in an error where there is more than there may be.
-struct Bounded<R> {
-    stream: R,
-    left: u64,
+pub(super) struct Bounded<R> {
+    pub stream: R,
+    pub left: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {

@@ -10,6 +10,7 @@ mod platform;
 mod reference;
 #[cfg(feature = "net")]
 pub mod registry;
+pub mod source;
 
 pub use digest::{Checked, Hasher};
 pub use document::{Document, MANIFEST_TYPES, MOST_MANIFEST};
