@@ -127,7 +127,7 @@ fn awkward() -> Vec<(&'static str, Vec<Layer>)> {
     ]
 }
 
-fn recipe(base: &str) -> String {
+pub fn recipe(base: &str) -> String {
     format!("name = \"test\"\n[base]\n{base}\n[[step]]\nname = \"s\"\nargs = [\"/.list\", \"/\"]\n")
 }
 
@@ -199,7 +199,7 @@ fn layers_that_images_share_are_stored_once() {
     each_mode(|world| {
         let shared = Layer::base().file("shared", "shared").bytes();
         for (name, own) in [("a", "1"), ("b", "2")] {
-            let own = Layer::new().file("own", own).bytes();
+            let own = Layer::new().dir("./", 0o755, 0).file("own", own).bytes();
             layout(&world.path("work").join(name), &[shared.clone(), own], Packing::Gzip);
             world.write("recipe.toml", &recipe(&format!("oci-layout = \"{name}\"")));
             world.build().ok();

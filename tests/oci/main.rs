@@ -6,3 +6,4 @@ mod common;
 mod bases;
 mod client;
 mod make;
+mod registries;
