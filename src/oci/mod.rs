@@ -7,6 +7,7 @@ mod digest;
 mod document;
 pub mod image;
 mod platform;
+mod receive;
 mod reference;
 #[cfg(feature = "net")]
 pub mod registry;
@@ -16,4 +17,5 @@ pub use document::{Document, MANIFEST_TYPES, MOST_MANIFEST};
 pub use oci_spec::distribution::Reference;
 pub use oci_spec::image::{Descriptor, Digest, MediaType};
 pub use platform::Platform;
+pub use receive::receive;
 pub use reference::parse_reference;

@@ -11,6 +11,17 @@ use crate::layer::Manifest;
 const SHORTEST: usize = 4;
 
 impl Store {
+    /// The ids of all layers that are there, in order; they may go at any moment.
+    pub fn layer_ids(&self) -> Result<Vec<LayerId>> {
+        let top = self.root().join("layers");
+        let mut ids = Vec::new();
+        for shard in io::names(&top)? {
+            let names = io::names(&top.join(shard))?;
+            ids.extend(names.iter().filter_map(|name| name.to_str()?.parse::<LayerId>().ok()));
+        }
+        Ok(ids)
+    }
+
     /// The one layer whose id begins with these hex digits, at least 4 of them.
     ///
     /// # Errors
