@@ -24,7 +24,7 @@ pub use lay::{lay_all, lay_one};
 pub use package::{Package, Packages};
 pub use patch::{Files, apply as apply_patch};
 pub use relation::{Malformed, Op, Relation, parse as relations};
-pub use release::Release;
+pub use release::{Release, shown as utc};
 pub use request::{Debian, Variant, architecture};
 pub use source::{SourceFile, SourcePackage, SourceRequest, dsc_of, lay_source};
 pub use universe::{Index, Universe};

@@ -94,11 +94,8 @@ fn locate(lines: &[&[u8]], hunk: &Hunk<'_>, done: usize, offset: i64) -> Option<
     if hunk.old.is_empty() {
         return (done..=last).contains(&guess).then_some(guess).or((lines.len() == done).then_some(done));
     }
-    if hunk.before < hunk.behind && (hunk.at <= 1 || done == 0) && done == 0 && fits(0) {
-        return Some(0);
-    }
     if hunk.before < hunk.behind {
-        return None;
+        return (done == 0 && fits(0)).then_some(0);
     }
     if hunk.behind < hunk.before {
         return fits(last).then_some(last);

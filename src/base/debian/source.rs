@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::archive::Reader;
-use super::control;
+use super::control::{self, Paragraph};
 use super::package::Package;
 use super::patch::{self, Files};
 use super::release::file_line;
@@ -78,10 +78,8 @@ impl Reader<'_> {
             let suite = self.suite(name, &BTreeMap::new())?;
             for component in &request.components {
                 let text = self.index(&suite, &format!("{component}/source/Sources"))?.unwrap_or_default();
-                for paragraph in control::paragraphs(&text) {
-                    if paragraph.get("Package") != Some(&request.name)
-                        || paragraph.get("Extra-Source-Only") == Some("yes")
-                    {
+                for paragraph in named(&text, &request.name) {
+                    if paragraph.get("Extra-Source-Only") == Some("yes") {
                         continue;
                     }
                     let Some(version) = paragraph.get("Version") else { continue };
@@ -113,7 +111,19 @@ impl Reader<'_> {
     }
 }
 
-fn files(paragraph: control::Paragraph<'_>) -> Option<Vec<SourceFile>> {
+/// The paragraphs of a `Sources` file about one package. The others, which are nearly all, are not looked at.
+fn named<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = Paragraph<'t>> {
+    let bytes = text.as_bytes();
+    let found = memchr::memmem::find_iter(bytes, "Package: ");
+    found.filter_map(move |at| {
+        let is_start = at == 0 || text[..at].ends_with("\n\n");
+        let line = text[at..].lines().next().unwrap_or_default();
+        let is_it = is_start && line.strip_prefix("Package: ").is_some_and(|found| found.trim() == name);
+        is_it.then(|| control::paragraphs(&text[at..]).next()).flatten()
+    })
+}
+
+fn files(paragraph: Paragraph<'_>) -> Option<Vec<SourceFile>> {
     let dir = paragraph.get("Directory")?;
     let mut files = Vec::new();
     for line in control::lines(paragraph.get("Checksums-Sha256")?) {
@@ -156,6 +166,9 @@ pub fn lay_source(
     }
     lay.fill(store, ids, limits, |into| tree.lay(into))
 }
+
+/// What a `.dsc` says of a file: name, digest, size.
+pub type Named = (String, Pin, u64);
 
 /// What a package consists of.
 struct Parts<'a> {
@@ -211,7 +224,7 @@ impl<'a> Parts<'a> {
 ///
 /// # Errors
 /// What it lacks.
-pub fn dsc_of(bytes: &[u8]) -> Result<(String, Vec<(String, Pin, u64)>), String> {
+pub fn dsc_of(bytes: &[u8]) -> Result<(String, Vec<Named>), String> {
     let text = String::from_utf8_lossy(bytes);
     let text = match text.strip_prefix("-----BEGIN PGP SIGNED MESSAGE-----") {
         Some(rest) => rest.split_once("\n\n").map_or("", |(_, rest)| rest),
