@@ -1,12 +1,14 @@
 //! One gzip member (RFC 1952) over pieces of deflate data that end on whole bytes, as pigz makes it.
 //!
-//! Compressed by miniz_oxide through flate2, without any instruction that one machine has and another has not:
-//! its output depends on its version and the level alone.
+//! Compressed by miniz_oxide, without any instruction that one machine has and another has not: its output depends on
+//! its version and the level alone. Not through flate2, which takes zlib-rs as soon as any dependency asks for it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use flate2::{Compress, Compression, FlushCompress};
+use miniz_oxide::deflate::core::CompressorOxide;
+use miniz_oxide::deflate::stream::deflate as compress;
+use miniz_oxide::{DataFormat, MZFlush};
 use sha2::{Digest, Sha256};
 
 use super::Packed;
@@ -17,7 +19,7 @@ use crate::error::Result;
 use crate::layer::{Entry, Manifest};
 
 /// Deflate level: the usual one.
-const LEVEL: u32 = 6;
+const LEVEL: u8 = 6;
 /// No name, no time, no flags; "unknown" as the operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty last block.
@@ -55,12 +57,15 @@ fn join(results: Results<Vec<u8>>, out: &mut (dyn Write + Send)) -> io::Result<P
 
 /// Deflates a piece on its own and ends on a whole byte, without ending the stream.
 fn deflate(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut deflate = Compress::new(Compression::new(LEVEL), false);
+    let mut compressor = Box::<CompressorOxide>::default();
+    compressor.set_format_and_level(DataFormat::Raw, LEVEL);
     // Room for bytes that do not compress at all, so that one call does it.
-    let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 1024);
-    deflate.compress_vec(bytes, &mut out, FlushCompress::Sync).map_err(io::Error::other)?;
-    if deflate.total_in() != bytes.len() as u64 || out.len() == out.capacity() {
+    let mut out = vec![0; bytes.len() + bytes.len() / 8 + 1024];
+    let done = compress(&mut compressor, bytes, &mut out, MZFlush::Sync);
+    done.status.map_err(|why| io::Error::other(format!("deflate: {why:?}")))?;
+    if done.bytes_consumed != bytes.len() || done.bytes_written == out.len() {
         return Err(io::Error::other("deflate needs more room than it should"));
     }
+    out.truncate(done.bytes_written);
     Ok(out)
 }

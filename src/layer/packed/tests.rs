@@ -131,15 +131,14 @@ fn frames_do_not_depend_on_those_before() {
     }
 }
 
-/// Whoever packs a layer gets the same bytes.
+/// The bytes of version 1. When a library gives others, what is pushed has other digests than before: think twice.
 #[test]
 fn bytes_stay_the_same() {
     let mut contents = Contents::new();
     let manifest = layer([contents.file("/a", &noise(20_000, 5)), contents.file("/b/c", b"hello")]);
-    for compression in [Compression::Gzip, Compression::Zstd] {
-        let once = contents.packed(&manifest, compression).1.digest;
-        assert_eq!(once, contents.packed(&manifest, compression).1.digest);
-    }
+    let digest = |compression| contents.packed(&manifest, compression).1.digest;
+    insta::assert_snapshot!(digest(Compression::Gzip), @"sha256:23426a1635066b2f5b336a0ba4c7d7deef5758e1a4ccb80a648f1d1e14111680");
+    insta::assert_snapshot!(digest(Compression::Zstd), @"sha256:db5a4012cf5458e7196af3f094ccffa5e7fd34399820ed372a12a04ec17038ae");
 }
 
 #[test]
