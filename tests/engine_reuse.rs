@@ -171,6 +171,41 @@ fn switches_of_the_cache() {
     });
 }
 
+/// What is written out is what the steps of this very build gave, also when they give something else each time.
+#[test]
+fn without_the_cache_outputs_are_those_of_the_new_run() {
+    each_mode(|world| {
+        world.recipe(
+            r#"
+[[step]]
+name = "draw"
+run = "mkdir /out; cat /proc/sys/kernel/random/uuid > /out/drawn"
+
+[[step]]
+name = "copy"
+run = "cp /out/drawn /out/copy"
+
+[outputs.default]
+from = "/out"
+"#,
+        );
+        let drawn = |flags: &[&str]| {
+            let build = world.build_recipe("recipe.toml", flags).ok();
+            let read = |name: &str| fs::read_to_string(build.out.join(name)).unwrap();
+            assert_eq!(read("drawn"), read("copy"));
+            read("drawn")
+        };
+        let first = drawn(&[]);
+        assert_eq!(drawn(&[]), first);
+        let second = drawn(&["--no-cache"]);
+        assert_ne!(second, first);
+        assert_eq!(drawn(&[]), second);
+        let third = drawn(&["--no-cache-from", "draw"]);
+        assert_ne!(third, second);
+        assert_eq!(drawn(&["--no-cache-from", "copy"]), third);
+    });
+}
+
 #[test]
 fn two_users_in_two_places_get_the_same_ids() {
     let mut all = Vec::new();

@@ -379,12 +379,14 @@ impl Workshop<'_> {
     }
 }
 
-/// Whether a stored result may stand in for running a node.
+/// Whether a stored result may stand in for making a node. What is made of a step that has to run has to be made again
+/// too: the step may give something else this time.
 pub fn may_use_cache(plan: &Plan, policy: &CachePolicy, node: NodeId) -> bool {
-    match policy {
-        CachePolicy::Use => true,
-        CachePolicy::Ignore => plan.step(node).is_none_or(|step| step.recipe + 1 != plan.recipes.len()),
-        CachePolicy::IgnoreFrom(name) => !plan.is_or_follows(node, name),
+    match (plan.step(node), policy) {
+        (_, CachePolicy::Use) => true,
+        (None, _) => plan.needs(node).into_iter().all(|need| may_use_cache(plan, policy, need)),
+        (Some(step), CachePolicy::Ignore) => step.recipe + 1 != plan.recipes.len(),
+        (Some(_), CachePolicy::IgnoreFrom(name)) => !plan.is_or_follows(node, name),
     }
 }
 
