@@ -19,14 +19,21 @@ pub(super) struct Args {
     #[arg(value_name = "TARGET", value_parser = target::parse_target, long_help = TARGET)]
     target: Target,
     #[command(flatten)]
-    of: Of,
+    how: How,
+}
+
+/// What is written of a recipe, and how: the same for an export and a push.
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
     #[command(flatten)]
-    image: ImageArgs,
+    pub of: Of,
     #[command(flatten)]
-    args: RecipeArgs,
+    pub image: ImageArgs,
+    #[command(flatten)]
+    pub args: RecipeArgs,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
-    progress: Option<Progress>,
+    pub progress: Option<Progress>,
 }
 
 const TARGET: &str = "Where to:\n\
@@ -109,11 +116,11 @@ fn compression(text: &str) -> Result<Compression, String> {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     target::check(&args.target)?;
     let RecipeRef { recipe, step: output } = args.recipe;
-    args.of.check(output.as_deref())?;
-    let settings = context.settings(None, args.progress)?;
-    let request = args.args.request(recipe, None, &settings)?;
-    let options = args.image.options();
-    build::build_and_export(context, &settings, &request, &args.args.set, options, |built| {
-        args.of.choose(built, output.as_deref(), &args.target)
+    let How { of, image, args: common, progress } = args.how;
+    of.check(output.as_deref())?;
+    let settings = context.settings(None, progress)?;
+    let request = common.request(recipe, None, &settings)?;
+    build::build_and_export(context, &settings, &request, &common.set, image.options(), |built| {
+        of.choose(built, output.as_deref(), &args.target)
     })
 }

@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::export::{ImageArgs, Of};
-use super::request::RecipeArgs;
+use super::export::How;
 use super::target::RecipeRef;
 use super::{Context, build};
-use crate::config::Progress;
 use crate::engine::{Event, ImageForm, ImageTarget, Target};
 use crate::error::{Error, Result};
 use crate::oci::registry::Credentials;
@@ -21,14 +19,7 @@ pub(super) struct Args {
     #[arg(value_name = "oci://HOST/REPOSITORY[:TAG]", value_parser = parse_to)]
     to: Reference,
     #[command(flatten)]
-    of: Of,
-    #[command(flatten)]
-    image: ImageArgs,
-    #[command(flatten)]
-    args: RecipeArgs,
-    /// How progress is shown
-    #[arg(long, value_enum, value_name = "HOW")]
-    progress: Option<Progress>,
+    how: How,
 }
 
 /// A place in a registry. The registry is always said: a push to a public one should be no slip of the pen.
@@ -48,23 +39,24 @@ fn parse_to(text: &str) -> Result<Reference, String> {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let RecipeRef { recipe, step: output } = args.recipe;
-    args.of.check(output.as_deref())?;
-    let settings = context.settings(None, args.progress)?;
+    let How { of, image, args: common, progress } = args.how;
+    of.check(output.as_deref())?;
+    let settings = context.settings(None, progress)?;
     if settings.inputs.offline.as_ref().is_some_and(|offline| offline.value) || context.global.offline {
         return Err(Error::usage("cannot push: `offline` says that no socket is opened")
             .hint("write the image to a file instead: isolith export RECIPE oci-archive:FILE"));
     }
-    let request = args.args.request(recipe, None, &settings)?;
-    let options = args.image.options();
+    let request = common.request(recipe, None, &settings)?;
+    let options = image.options();
     let credentials = Credentials { files: context.surroundings.auth_files.clone() };
     // Of the target only its kind counts for the choice of an output.
     let target = ImageTarget { form: ImageForm::OciArchive, path: args.to.to_string().into(), tag: None };
     let target = Target::Image(target);
-    build::build_and(context, &settings, &request, &args.args.set, |session, built, observer| {
-        for wanted in args.of.choose(built, output.as_deref(), &target)? {
+    build::build_and(context, &settings, &request, &common.set, |session, built, observer| {
+        for wanted in of.choose(built, output.as_deref(), &target)? {
             let output = wanted.name;
-            let of = output.as_deref();
-            let digest = session.push_image(built, of, &args.to, credentials.clone(), options, observer)?;
+            let name = output.as_deref();
+            let digest = session.push_image(built, name, &args.to, credentials.clone(), options, observer)?;
             let to = format!("oci://{}", args.to);
             observer.event(Event::Exported { output, to, digest: Some(digest) });
         }

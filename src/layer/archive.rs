@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use tar::EntryType;
 
+use super::bounded::Bounded;
 use super::decompress;
 use super::extract::{Extract, say};
 use super::grow::{Problem, refused};
@@ -32,10 +33,9 @@ fn malformed(why: io::Error) -> Error {
 
 fn tar(archive: File, tree: &mut Extract) -> Result<()> {
     let stream = decompress(archive)?;
-    // Headers, padding and what follows the end are read too, and bounded with the rest.
-    let most =
-        tree.limits.bytes.saturating_add(tree.limits.entries.saturating_mul(2048)).saturating_add(1 << 20);
-    let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, Bounded { stream, left: most }));
+    let bounded =
+        Bounded::new(stream, tree.limits.archive_bytes(), "it unpacks to more than `unpack-max-size` allows");
+    let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, bounded));
     while let Some(member) = archive.next().map_err(malformed)? {
         let name = &member.path;
         match member.kind {
@@ -58,22 +58,6 @@ fn tar(archive: File, tree: &mut Extract) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Ends in an error where there is more than there may be.
-struct Bounded<R> {
-    stream: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.read(buffer)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more than `unpack-max-size` allows")
-        })?;
-        Ok(n)
-    }
 }
 
 const TYPE: u32 = 0o170_000;

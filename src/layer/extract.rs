@@ -22,6 +22,14 @@ pub struct Limits {
     pub entries: u64,
 }
 
+impl Limits {
+    /// The bytes that the archive of such a source may have: headers, padding and what follows the end are read too,
+    /// and bounded with the rest.
+    pub(super) fn archive_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.entries.saturating_mul(2048)).saturating_add(1 << 20)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { bytes: 16 << 30, entries: 500_000 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod below;
+mod bounded;
 mod canonical;
 mod codec;
 mod commit;

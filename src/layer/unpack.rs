@@ -60,22 +60,8 @@ fn put(tree: &mut Tree, member: Member, data: &mut impl Read) -> Outcome<()> {
     if member.kind == EntryType::Char && member.device == (0, 0) {
         return tree.hide(path);
     }
-    let id = |what, id| match u32::try_from(id) {
-        Ok(id) if id <= IdShift::MAX_GUEST => Ok(id),
-        _ => refused(
-            format!("its {what} id {id} is above {}", IdShift::MAX_GUEST),
-            "sandboxes have 65536 ids: make the archive with other numeric owners (tar --owner --group)",
-        ),
-    };
-    let mut entry = Entry {
-        path,
-        mode: member.mode,
-        uid: id("user", member.uid)?,
-        gid: id("group", member.gid)?,
-        mtime: member.mtime,
-        xattrs: member.xattrs.iter().filter_map(|(name, value)| xattrs::from_guest(name, value)).collect(),
-        kind: Kind::Fifo,
-    };
+    let hint = "sandboxes have 65536 ids: make the archive with other numeric owners (tar --owner --group)";
+    let mut entry = described(&member, path, hint)?;
     let (major, minor) = member.device;
     match member.kind {
         EntryType::Directory => return tree.directory(entry),
@@ -94,6 +80,23 @@ fn put(tree: &mut Tree, member: Member, data: &mut impl Read) -> Outcome<()> {
         }
     }
     tree.special(entry)
+}
+
+/// What a member says of itself, as a fifo. `hint` is for owners that a sandbox does not have.
+pub(super) fn described(member: &Member, path: GuestPath, hint: &'static str) -> Outcome<Entry> {
+    let id = |what, id| match u32::try_from(id) {
+        Ok(id) if id <= IdShift::MAX_GUEST => Ok(id),
+        _ => refused(format!("its {what} id {id} is above {}", IdShift::MAX_GUEST), hint),
+    };
+    Ok(Entry {
+        path,
+        mode: member.mode,
+        uid: id("user", member.uid)?,
+        gid: id("group", member.gid)?,
+        mtime: member.mtime,
+        xattrs: member.xattrs.iter().filter_map(|(name, value)| xattrs::from_guest(name, value)).collect(),
+        kind: Kind::Fifo,
+    })
 }
 
 /// Puts in what is said by a name that begins with `.wh.`; `name` is the rest.

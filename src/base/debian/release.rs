@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::control::{self, Paragraph};
 use crate::error::{Error, Result};
+use crate::layer::time::rfc3339;
 use crate::source::{Algorithm, Pin};
 
 /// A clock that is late by less than this does no harm, in seconds.
@@ -175,17 +176,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Seconds since 1970 as `2026-07-11T10:16:37Z`.
 pub fn shown(seconds: i64) -> String {
-    let (day, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    let days = day + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    rfc3339(seconds).unwrap_or_else(|| format!("second {seconds} since 1970"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::Read;
 use tar::EntryType;
 
 use super::super::tar_reader::TarReader;
-use super::{Bounded, refuse, unreadable};
+use super::{Bounded, TOO_MUCH, refuse, unreadable};
 use crate::error::Result;
 
 /// The most that the control files of one package may have together; the largest of Debian have 10 MiB.
@@ -54,7 +54,7 @@ pub(super) struct Conffile {
 impl Control {
     /// Reads `control.tar`.
     pub(super) fn read(stream: impl Read) -> Result<Control> {
-        let mut archive = TarReader::new(Bounded { stream, left: MAX_BYTES });
+        let mut archive = TarReader::new(Bounded::new(stream, MAX_BYTES, TOO_MUCH));
         let mut files: Vec<ControlFile> = Vec::new();
         while let Some(member) = archive.next().map_err(unreadable)? {
             let name = String::from_utf8_lossy(&member.path).into_owned();

@@ -9,9 +9,10 @@ use tar::EntryType;
 
 use super::super::grow::{Outcome, Tree, failing, refused};
 use super::super::tar_reader::{Member, TarReader};
-use super::super::{Entry, IdShift, Kind, Manifest, Xattrs, disk, xattrs};
+use super::super::unpack::described;
+use super::super::{Entry, IdShift, Kind, Manifest, Xattrs, disk};
 use super::control::{Conffile, Control};
-use super::{Bounded, DATABASE, Limits, unreadable};
+use super::{Bounded, DATABASE, Limits, TOO_MUCH, unreadable};
 use crate::error::{Error, Result};
 use crate::path::GuestPath;
 
@@ -34,10 +35,8 @@ pub(super) fn unpack(
         hashes: conffiles.iter().map(|conffile| (conffile.path.clone(), None)).collect(),
         limits,
     };
-    // Headers and padding are read too, and bounded with the rest.
-    let most = limits.bytes.saturating_add(limits.entries.saturating_mul(2048)).saturating_add(1 << 20);
-    let stream = BufReader::with_capacity(64 * 1024, Bounded { stream: data, left: most });
-    let mut archive = TarReader::new(stream);
+    let bounded = Bounded::new(data, limits.archive_bytes(), TOO_MUCH);
+    let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, bounded));
     while let Some(member) = archive.next().map_err(unreadable)? {
         let name = String::from_utf8_lossy(&member.path).into_owned();
         unpacking.put(member, &mut archive).map_err(|problem| problem.into_error(&name))?;
@@ -84,23 +83,7 @@ impl Unpacking {
             }
             Some(_) => return refused("it is there twice", hint),
         }
-        let id = |what, id| match u32::try_from(id) {
-            Ok(id) if id <= IdShift::MAX_GUEST => Ok(id),
-            _ => refused(format!("its {what} id {id} is above {}", IdShift::MAX_GUEST), hint),
-        };
-        let mut entry = Entry {
-            path,
-            mode: member.mode,
-            uid: id("user", member.uid)?,
-            gid: id("group", member.gid)?,
-            mtime: member.mtime,
-            xattrs: member
-                .xattrs
-                .iter()
-                .filter_map(|(name, value)| xattrs::from_guest(name, value))
-                .collect(),
-            kind: Kind::Fifo,
-        };
+        let mut entry = described(&member, path, hint)?;
         match member.kind {
             // The directory that a merged one leads to has a member of its own, or does not matter.
             EntryType::Directory if entry.path != named && self.tree.kind(&entry.path).is_some() => Ok(()),

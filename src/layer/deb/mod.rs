@@ -19,6 +19,7 @@ use ar::{Archive, invalid};
 pub use control::Control;
 pub use join::{Package, directories, join};
 
+use super::bounded::Bounded;
 use super::extract::Limits;
 use super::{IdShift, Manifest, decompress};
 use crate::error::{Error, Result};
@@ -74,20 +75,8 @@ fn part(archive: &Archive, member: &ar::Member, name: &str) -> Result<Box<dyn Re
     archive.open(member).map_err(unreadable).and_then(decompress)
 }
 
-/// Ends in an error where there is more than there may be.
-struct Bounded<R> {
-    stream: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.read(buffer)?;
-        self.left =
-            self.left.checked_sub(n as u64).ok_or_else(|| invalid("it unpacks to more than is allowed"))?;
-        Ok(n)
-    }
-}
+/// The error of a part that is larger than it may be.
+const TOO_MUCH: &str = "it unpacks to more than is allowed";
 
 const HINT: &str =
     "it has the digest that is pinned, so it came like this: lock the base anew, from another mirror";

@@ -86,7 +86,7 @@ impl Registry {
         let path = format!("manifests/{name}");
         let ask = Ask { method: Method::GET, accept: &MANIFEST_TYPES, write: false, range: None };
         let (media_type, bytes) = self.wanted(watch, || {
-            self.ask_any(&matter, &path, watch, |server, url| {
+            self.ask_in_turn(&matter, self.candidates(image, &path), watch, |server, url| {
                 let response = self.ask(server, url, &ask, watch)?;
                 let media_type = request::text(&response, "content-type").unwrap_or_default().to_string();
                 Ok((media_type, request::small(response, MOST_MANIFEST)?))
@@ -191,16 +191,16 @@ impl Registry {
         while_wanted(watch, || self.agents.break_off(), work)
     }
 
-    /// Tries mirrors, then the registry itself.
-    fn ask_any<T>(
+    /// Asks one candidate after the other, each with patience, until one answers.
+    fn ask_in_turn<T>(
         &self,
         matter: &Matter,
-        path: &str,
+        candidates: impl IntoIterator<Item = request::Candidate>,
         watch: &dyn Watch,
         mut each: impl FnMut(&Server, &crate::net::Url) -> Result<T, request::Trouble>,
     ) -> Result<T> {
         let mut troubles = Vec::new();
-        for (shown, candidate) in self.candidates(matter.image, path) {
+        for (shown, candidate) in candidates {
             let (server, url) = match candidate {
                 Ok(candidate) => candidate,
                 Err(why) => {
@@ -218,23 +218,15 @@ impl Registry {
         Err(self.failed(matter, troubles))
     }
 
-    /// Asks the registry itself.
+    /// Asks the registry itself, and no mirror of it.
     fn ask_itself<T>(
         &self,
         matter: &Matter,
         path: &str,
         watch: &dyn Watch,
-        mut each: impl FnMut(&Server, &crate::net::Url) -> Result<T, request::Trouble>,
+        each: impl FnMut(&Server, &crate::net::Url) -> Result<T, request::Trouble>,
     ) -> Result<T> {
-        let failed = |shown: String, trouble| match trouble {
-            request::Trouble::Ours(error) => error,
-            request::Trouble::Failed(Failure::Cancelled) => interrupted(),
-            trouble => self.failed(matter, vec![(shown, trouble)]),
-        };
-        let (shown, own) = self.itself(matter.image, path);
-        let (server, url) =
-            own.map_err(|why| failed(shown.clone(), request::Trouble::Failed(Failure::Final(why))))?;
-        self.patiently(watch, || each(&server, &url)).map_err(|trouble| failed(shown, trouble))
+        self.ask_in_turn(matter, [self.itself(matter.image, path)], watch, each)
     }
 
     fn bad(&self, matter: &Matter, why: String) -> Error {
