@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::callee::Named;
-use super::ids::{FCHMODAT2, State};
+use super::ids::{FCHMODAT2, RENAMEAT, State};
 use super::records::{Records, hands_down, is_dir, path_of};
 use super::{Answer, Answered, Asked};
 
@@ -47,7 +47,7 @@ pub(super) fn chmod(state: &mut State, asked: &Asked<'_>) -> Answered {
 /// `rename`: what moves keeps its owner, and a directory that hands its group down is then elsewhere.
 pub(super) fn rename(state: &mut State, asked: &Asked<'_>) -> Answered {
     let (from, to, flags) = match asked.call.number {
-        libc::SYS_renameat => (Named::at(asked, 0, 1, NO), Named::at(asked, 2, 3, NO), 0),
+        RENAMEAT => (Named::at(asked, 0, 1, NO), Named::at(asked, 2, 3, NO), 0),
         libc::SYS_renameat2 => (Named::at(asked, 0, 1, NO), Named::at(asked, 2, 3, NO), asked.int(4)),
         _ => (Named::path(asked, 0, false), Named::path(asked, 1, false), 0),
     };

@@ -84,7 +84,7 @@ const CALLS: &[(libc::c_long, Kind)] = &[
     (libc::SYS_fchmod, Kind::Chmod),
     (libc::SYS_fchmodat, Kind::Chmod),
     (FCHMODAT2, Kind::Chmod),
-    (libc::SYS_renameat, Kind::Rename),
+    (RENAMEAT, Kind::Rename),
     (libc::SYS_renameat2, Kind::Rename),
     (libc::SYS_linkat, Kind::Link),
     (libc::SYS_chroot, Kind::ChangeRoot),
@@ -123,6 +123,12 @@ const MODES: &[(libc::c_long, u32)] = &[(libc::SYS_fchmod, 1), (libc::SYS_fchmod
 const OLD_MODES: &[(libc::c_long, u32)] = &[(libc::SYS_chmod, 1)];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_MODES: &[(libc::c_long, u32)] = &[];
+
+/// Missing in libc for some targets, whose kernels have it (`asm-generic/unistd.h`).
+#[cfg(target_arch = "x86_64")]
+pub(super) const RENAMEAT: libc::c_long = libc::SYS_renameat;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) const RENAMEAT: libc::c_long = 38;
 
 /// Missing in libc.
 pub(super) const FCHMODAT2: libc::c_long = 452;
