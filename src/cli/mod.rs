@@ -14,6 +14,7 @@ mod outputs;
 #[cfg(feature = "net")]
 mod push;
 mod request;
+mod sbom;
 mod shell;
 mod store;
 mod target;
@@ -141,6 +142,8 @@ enum Command {
     Verify(verify::Args),
     /// Look after the store
     Store(store::Args),
+    /// List everything that a recipe pins, as SPDX or CycloneDX
+    Sbom(sbom::Args),
     /// Check whether this machine can run sandboxes, and say how to mend it
     Doctor(doctor::Args),
     /// Write a starter recipe
@@ -229,6 +232,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Diff(args) => diff::run(context, args),
         Command::Verify(args) => verify::run(context, args),
         Command::Store(args) => store::run(context, args),
+        Command::Sbom(args) => sbom::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Init(args) => init::run(context, args),
         Command::Completions(args) => completions::run(context, args),

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Event, Observer};
-use crate::base::debian::{Archives, Choice, Debian, Package, Packages, Reader, architecture};
+use crate::base::debian::{
+    Archives, Choice, Debian, Package, Packages, Reader, SourceFile, SourcePackage, SourceRequest,
+    architecture,
+};
 use crate::digest::ContentDigest;
 use crate::error::{Class, Error, Result};
 use crate::recipe::{Base, DebianPins, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
@@ -25,6 +28,10 @@ pub enum Pinning<'a> {
     /// So are these, although they are pinned; all with an empty list.
     Anew(&'a [String]),
 }
+
+/// What to do about a package that is pinned and is not there any more.
+const DROPPED: &str = "mirrors drop old versions: `isolith lock RECIPE --update base` (or the source's name) pins those that \
+    are there now; or name a mirror that keeps them all (a snapshot) under `[debian]` in the configuration";
 
 /// Resolves pins with what a build has at hand.
 pub struct Pinner<'a> {
@@ -49,6 +56,7 @@ pub struct Pins {
     debian: Option<Packages>,
     files: BTreeMap<String, Pin>,
     commits: BTreeMap<String, String>,
+    packages: BTreeMap<String, SourcePackage>,
 }
 
 /// One change of a lock file.
@@ -74,6 +82,12 @@ impl Pins {
     /// The digest of a source.
     pub fn file(&self, source: &str) -> Result<&Pin> {
         self.files.get(source).ok_or_else(|| Error::machine(format!("source `{source}` has no pin")))
+    }
+
+    /// The files of a source package.
+    pub fn source_package(&self, source: &str) -> Result<&SourcePackage> {
+        let package = self.packages.get(source);
+        package.ok_or_else(|| Error::machine(format!("source `{source}` has no files")))
     }
 
     /// The commit of a source.
@@ -117,6 +131,10 @@ impl Pinner<'_> {
                 Origin::Archive { remote, .. } | Origin::File(remote) => {
                     pins.files.extend(work.remote(&place, &what, remote)?.map(|pin| (name.clone(), pin)));
                 }
+                Origin::Debian(request) => {
+                    let package = work.source_package(&place, &what, request)?;
+                    pins.packages.extend(package.map(|package| (name.clone(), package)));
+                }
                 Origin::Git(git) => {
                     pins.commits.extend(work.commit(&place, &what, git)?.map(|rev| (name.clone(), rev)));
                 }
@@ -148,10 +166,16 @@ impl Pinner<'_> {
         let remote = Remote { urls: self.archives.urls(&package.suite, &package.path), pin: None };
         self.open(&what, &remote, &package.sha256).map_err(|error| match error.class() {
             // Not the fault of the bytes, of the user, or of a machine that is offline.
-            Class::Machine if !self.access.offline => error.hint(
-                "mirrors drop old versions: `isolith lock RECIPE --update base` pins those that are there now; or name a mirror \
-                 that keeps them all (a snapshot) under `[debian]` in the configuration",
-            ),
+            Class::Machine if !self.access.offline => error.hint(DROPPED),
+            _ => error,
+        })
+    }
+
+    /// A file of a source package, fetched if need be; its bytes have just been checked.
+    pub fn source_file(&self, package: &SourcePackage, file: &SourceFile) -> Result<File> {
+        let remote = Remote { urls: self.archives.urls(&package.suite, &file.path), pin: None };
+        self.open(&format!("`{}`", file.name()), &remote, &file.sha256).map_err(|error| match error.class() {
+            Class::Machine if !self.access.offline => error.hint(DROPPED),
             _ => error,
         })
     }
@@ -261,6 +285,27 @@ impl Work<'_> {
         Ok(Some(rev))
     }
 
+    fn source_package(
+        &mut self,
+        place: &[&str],
+        what: &str,
+        request: &SourceRequest,
+    ) -> Result<Option<SourcePackage>> {
+        let found = self.lock()?.source_package(place, request);
+        if let Some(package) = self.locked(place, what, found) {
+            return Ok(Some(package));
+        }
+        if self.pinner.pinning == Pinning::Required {
+            return Ok(None);
+        }
+        let watch = self.pinner.watch(what);
+        let package = self.pinner.reader(&watch).find_source(request)?;
+        self.lock()?.set_source_package(place, request, &package);
+        let pin = format!("{} {}", request.name, package.version);
+        self.changes.push(LockChange { place: place.join("."), pin: Some(pin) });
+        Ok(Some(package))
+    }
+
     fn debian(&mut self, request: &Debian) -> Result<Option<Packages>> {
         let arch = architecture().ok_or_else(|| {
             Error::machine(format!(
@@ -321,6 +366,7 @@ impl Work<'_> {
                 Origin::Path(_) => false,
                 Origin::Archive { remote, .. } | Origin::File(remote) => remote.pin.is_none(),
                 Origin::Git(git) => !matches!(git.at, GitRef::Rev(_)),
+                Origin::Debian(_) => true,
             }),
             _ => match &recipe.base {
                 Base::Fetched(remote) => remote.pin.is_none(),

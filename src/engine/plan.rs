@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::debian::Package;
+use crate::base::debian::{Package, SourcePackage};
 use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
@@ -105,6 +105,8 @@ pub enum From {
     File(Remote, Pin, Lay),
     /// The tree of a commit.
     Git(Git, String, Lay),
+    /// The tree of a source package of Debian.
+    SourcePackage(SourcePackage, Lay),
 }
 
 /// A step in its place.

@@ -210,6 +210,12 @@ impl Planner<'_> {
                 let definition = Definition::File { file: pin.clone(), lay: lay.clone() };
                 (definition, From::File(remote.clone(), pin, lay))
             }
+            Origin::Debian(_) => {
+                let package = pins.source_package(name)?.clone();
+                let files = package.files.iter().map(|file| (file.name().to_string(), file.sha256.clone()));
+                let definition = Definition::SourcePackage { files: files.collect(), lay: lay.clone() };
+                (definition, From::SourcePackage(package, lay))
+            }
             Origin::Git(git) => {
                 let commit = pins.commit(name)?.to_string();
                 let (submodules, lay) = (git.submodules, lay);

@@ -88,6 +88,10 @@ impl Workshop<'_> {
                 lay.archive(store, self.pinner.open(what, remote, pin)?, *strip, limits, ids)
             }
             From::File(remote, pin, lay) => lay.file(store, self.pinner.open(what, remote, pin)?, ids),
+            From::SourcePackage(package, lay) => {
+                let open = |file: &debian::SourceFile| self.pinner.source_file(package, file);
+                debian::lay_source(store, package, &open, lay, limits, ids)
+            }
             From::Git(git, commit, lay) => {
                 let watch = self.pinner.watch(what);
                 let fetcher = Fetcher { store, access: self.pinner.access, watch: &watch, what, limits };

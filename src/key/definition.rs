@@ -74,6 +74,13 @@ pub enum Definition {
         /// How it is laid in.
         lay: Lay,
     },
+    /// A source package of Debian, unpacked and patched.
+    SourcePackage {
+        /// What its files hash to, by name.
+        files: std::collections::BTreeMap<String, Pin>,
+        /// How it is laid in.
+        lay: Lay,
+    },
     /// A step. The document's `stack` holds definition keys.
     Step {
         /// The action document with definition keys for layer ids.

@@ -1,9 +1,10 @@
 //! `base.debian`: packages, by name.
 
 use super::context::Context;
-use super::reader::{Text, Value};
+use super::model::Base;
+use super::reader::{Table, Text, Value};
 use super::words;
-use crate::base::debian::{Debian, Package, Variant};
+use crate::base::debian::{Debian, Package, SourceRequest, Variant};
 
 const FORM: &str = "write `debian = { suite = \"bookworm\", include = [\"gcc\"] }`";
 
@@ -40,6 +41,49 @@ pub fn read(value: &Value<'_>) -> Option<Debian> {
     };
     let (include, exclude) = (sorted(wanted), sorted(exclude));
     Some(Debian { suites: suites?, components: components?, variant: variant?, include, exclude })
+}
+
+/// A source package: its name is the value, and `table` may say more. Where nothing else is said it is looked for
+/// where the base is from.
+pub fn source(value: &Value<'_>, table: &mut Table<'_>, base: &Base) -> Option<SourceRequest> {
+    let cx = value.cx;
+    let (suite, components) = (table.take("suite"), table.take("components"));
+    let version = table.string("version").map(|text| (cx.expand(&text), text));
+    let of_base = match base {
+        Base::Debian(debian) => Some(debian),
+        _ => None,
+    };
+    let suites = match (&suite, of_base) {
+        (Some(suite), _) => suites(suite),
+        (None, Some(debian)) => Some(debian.suites.clone()),
+        (None, None) => {
+            table.missing(["suite"], "`suite` is missing", "name the release: `suite = \"bookworm\"`");
+            None
+        }
+    };
+    let components = match (&components, of_base) {
+        (Some(components), _) => self::components(components),
+        (None, Some(debian)) => Some(debian.components.clone()),
+        (None, None) => Some(vec!["main".to_string()]),
+    };
+    let text = value.string()?;
+    let name = cx.expand(&text)?;
+    if !Package::is_name(&name) {
+        let hint = "give the name of a source package, such as `zlib`";
+        cx.error(&text.span, format!("`{name}` cannot be the name of a package"), hint);
+    }
+    let version = match version {
+        Some((version, text)) => {
+            let version = version?;
+            if !Package::is_version(&version) {
+                let message = format!("`{version}` cannot be the version of a package");
+                cx.error(&text.span, message, "write it with its revision: `version = \"1:1.2.13.dfsg-1\"`");
+            }
+            Some(version)
+        }
+        None => None,
+    };
+    Some(SourceRequest { name, version, suites: suites?, components: components? })
 }
 
 /// `NAME` of `NAME=VERSION`.

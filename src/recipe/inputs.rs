@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::context::Kind;
-use super::model::{Dep, Origin, Output, Source};
+use super::debian;
+use super::model::{Base, Dep, Origin, Output, Source};
 use super::reader::{Table, Text, Value};
 use super::remote::{self, ORIGINS};
 use super::words;
@@ -54,7 +55,7 @@ fn named<T>(
 }
 
 /// Reads `[sources]`.
-pub fn sources(top: &mut Table<'_>) -> BTreeMap<String, Named<Source>> {
+pub fn sources(top: &mut Table<'_>, base: &Base) -> BTreeMap<String, Named<Source>> {
     let cx = top.cx;
     // Places taken so far: path, whether a file is there, the name of the source.
     let mut taken: Vec<(GuestPath, bool, String)> = Vec::new();
@@ -62,7 +63,8 @@ pub fn sources(top: &mut Table<'_>) -> BTreeMap<String, Named<Source>> {
         let mut given: Vec<Value<'_>> = ORIGINS.into_iter().filter_map(|kind| table.take(kind)).collect();
         given.sort_by_key(|value| value.key_span.start);
         if given.is_empty() {
-            let hint = "name a directory or file: `path = \"src\"`; or what is fetched: `url`, `git`";
+            let hint =
+                "name a directory or file: `path = \"src\"`; or what is fetched: `url`, `git`, `debian`";
             table.missing(ORIGINS, "`path` is missing", hint);
         }
         if let [first, second, ..] = &given[..] {
@@ -76,6 +78,7 @@ pub fn sources(top: &mut Table<'_>) -> BTreeMap<String, Named<Source>> {
             Some(value) => {
                 let origin = match value.key {
                     "git" => remote::git(value, table),
+                    "debian" => debian::source(value, table, base).map(Origin::Debian),
                     _ => value.string().and_then(|path| cx.host_path(&path, Kind::Either)).map(Origin::Path),
                 };
                 let is_file = matches!(&origin, Some(Origin::Path(path)) if path.is_file());

@@ -23,7 +23,24 @@ const HEAD: &str =
     "# Written by `isolith lock`. Keep it beside its recipe, under version control.\nversion = 1\n";
 
 /// The keys of entries that are written here.
-const OURS: [&str; 9] = ["url", "sha256", "sha512", "blake3", "size", "git", "tag", "branch", "rev"];
+const OURS: [&str; 16] = [
+    "url",
+    "sha256",
+    "sha512",
+    "blake3",
+    "size",
+    "git",
+    "tag",
+    "branch",
+    "rev",
+    "debian",
+    "suite",
+    "components",
+    "wanted",
+    "version",
+    "from",
+    "files",
+];
 
 /// Where a pin stands in the lock file: `["base"]` or `["sources", NAME]`.
 pub type Place<'a> = [&'a str];
@@ -106,7 +123,9 @@ impl Lock {
                 };
                 let inner = entry.iter().filter(|(_, item)| key == "base" && item.is_table());
                 let inner = inner.filter_map(|(_, item)| debian::read(item.as_table()?).err()).next();
-                if let Some((message, span)) = mistake(entry).or(inner) {
+                let package =
+                    entry.contains_key("debian").then(|| debian::source_package(entry).err()).flatten();
+                if let Some((message, span)) = mistake(entry).or(inner).or(package) {
                     let hint = "take the entry out and run `isolith lock`";
                     return Err(wrong(span.unwrap_or(0..0), &message, hint));
                 }
@@ -317,7 +336,8 @@ fn named(at: &GitRef) -> (&'static str, &str) {
 /// What an entry was made for.
 fn describe(entry: &Table) -> String {
     let part = |key| text(entry, key).map(|value| format!("{key} `{value}`"));
-    let parts: Vec<String> = ["url", "git", "tag", "branch"].into_iter().filter_map(part).collect();
+    let parts: Vec<String> =
+        ["url", "git", "tag", "branch", "debian", "wanted"].into_iter().filter_map(part).collect();
     match parts.is_empty() {
         true if entry.iter().any(|(_, item)| item.is_table()) => "Debian packages".to_string(),
         true => "nothing".to_string(),

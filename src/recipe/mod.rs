@@ -94,7 +94,7 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
         None => 1,
     };
     let base = base::read(&mut top);
-    let sources = inputs::sources(&mut top);
+    let sources = inputs::sources(&mut top, &base);
     let deps = inputs::deps(&mut top, &sources);
     let steps = step::read_all(&mut top, &name, &sources, &deps);
     let outputs = inputs::outputs(&mut top);

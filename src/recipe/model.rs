@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::base::debian::Debian;
+use crate::base::debian::{Debian, SourceRequest};
 use crate::key::Network;
 use crate::path::GuestPath;
 use crate::sandbox::Limits;
@@ -99,6 +99,8 @@ pub enum Origin {
     File(Remote),
     /// A commit of a git repository.
     Git(Git),
+    /// A source package of Debian.
+    Debian(SourceRequest),
 }
 
 /// A file to fetch.

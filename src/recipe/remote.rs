@@ -137,9 +137,9 @@ fn is_ref(name: &str) -> bool {
 }
 
 /// Names of the origins, for messages.
-pub const ORIGINS: [&str; 3] = ["path", "url", "git"];
+pub const ORIGINS: [&str; 4] = ["path", "url", "git", "debian"];
 
-/// "`path`, `url` or `git`".
+/// "exactly one of `path`, `url`, …".
 pub fn origins() -> String {
     format!("give exactly one of {}", words::list(&ORIGINS))
 }

@@ -47,6 +47,17 @@ impl Lay {
         store.add_layer(&tree, &manifest)
     }
 
+    /// Makes a layer of what `fill` puts into the tree.
+    pub fn fill(
+        &self,
+        store: &Store,
+        ids: IdShift,
+        limits: Limits,
+        fill: impl FnOnce(&mut Extract) -> Result<()>,
+    ) -> Result<LayerId> {
+        self.layer(store, ids, 0, limits, fill)
+    }
+
     /// Unpacks an archive: tar (plain, gzip, xz, bzip2, zstd) or zip.
     pub fn archive(
         &self,

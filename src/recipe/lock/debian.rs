@@ -22,7 +22,7 @@ use std::ops::Range;
 use toml_edit::{Array, InlineTable, Item, Table, Value};
 
 use super::{Lock, Locked};
-use crate::base::debian::{Debian, Package, Packages, Variant};
+use crate::base::debian::{Debian, Package, Packages, SourceFile, SourcePackage, SourceRequest, Variant};
 use crate::source::{Algorithm, Pin};
 
 const LISTS: [&str; 2] = ["packages", "added"];
@@ -83,6 +83,87 @@ impl Lock {
         }
         self.set(&place, &keys);
     }
+}
+
+/// A source package: what was asked for (`debian`, `suite`, `components`, perhaps `wanted`), and what that came to.
+impl Lock {
+    /// The files that a source package is pinned to.
+    pub fn source_package(&self, place: &super::Place, request: &SourceRequest) -> Locked<SourcePackage> {
+        let Some(entry) = self.entry(place) else { return Locked::Missing };
+        let text = |key: &str| entry.get(key).and_then(Item::as_str);
+        let strings = |key: &str| -> Vec<String> {
+            let list = entry.get(key).and_then(Item::as_array).into_iter().flatten();
+            list.filter_map(|text| text.as_str().map(String::from)).collect()
+        };
+        let same = text("debian") == Some(&request.name)
+            && text("wanted") == request.version.as_deref()
+            && strings("suite") == request.suites
+            && strings("components") == request.components;
+        match (same, source_package(entry)) {
+            (true, Ok(package)) => Locked::To(package),
+            (true, Err(_)) => Locked::Missing,
+            (false, _) => Locked::Stale(super::describe(entry)),
+        }
+    }
+
+    /// Pins a source package.
+    pub fn set_source_package(
+        &mut self,
+        place: &super::Place,
+        request: &SourceRequest,
+        package: &SourcePackage,
+    ) {
+        let strings = |list: &[String]| Value::from(list.iter().map(String::as_str).collect::<Array>());
+        let mut files = Array::new();
+        for file in &package.files {
+            let mut table = InlineTable::new();
+            table.insert("sha256", file.sha256.hex().into());
+            table.insert("size", i64::try_from(file.size).unwrap_or(i64::MAX).into());
+            table.insert("path", file.path.as_str().into());
+            let mut value = Value::from(table);
+            value.decor_mut().set_prefix("\n  ");
+            files.push_formatted(value);
+        }
+        files.set_trailing("\n");
+        files.set_trailing_comma(true);
+        let mut keys = vec![
+            ("debian", request.name.as_str().into()),
+            ("suite", strings(&request.suites)),
+            ("components", strings(&request.components)),
+        ];
+        keys.extend(request.version.as_ref().map(|version| ("wanted", version.as_str().into())));
+        keys.push(("version", package.version.as_str().into()));
+        keys.push(("from", package.suite.as_str().into()));
+        keys.push(("files", files.into()));
+        self.set(place, &keys);
+    }
+}
+
+/// Reads the entry of a source package; else what is wrong, and where.
+pub(super) fn source_package(entry: &Table) -> Result<SourcePackage, (String, Option<Range<usize>>)> {
+    let text = |key: &str, good: fn(&str) -> bool| match entry.get(key).and_then(Item::as_str) {
+        Some(text) if good(text) => Ok(text.to_string()),
+        _ => Err((format!("`{key}` is missing or wrong"), entry.get(key).map_or(entry.span(), Item::span))),
+    };
+    let list = entry.get("files").and_then(Item::as_array);
+    let list = list.ok_or_else(|| ("`files` is not a list".to_string(), entry.span()))?;
+    let file = |value: &Value| {
+        let table = value.as_inline_table()?;
+        Some(SourceFile {
+            sha256: Pin::new(Algorithm::Sha256, table.get("sha256")?.as_str()?)?,
+            size: u64::try_from(table.get("size")?.as_integer()?).ok()?,
+            path: Some(table.get("path")?.as_str()?).filter(|path| Package::is_path(path))?.to_string(),
+        })
+    };
+    let files = list.iter().map(|value| {
+        file(value)
+            .ok_or_else(|| ("this is not a file with `sha256`, `size` and `path`".to_string(), value.span()))
+    });
+    Ok(SourcePackage {
+        files: files.collect::<Result<_, _>>()?,
+        version: text("version", Package::is_version)?,
+        suite: text("from", Debian::is_suite)?,
+    })
 }
 
 /// Reads a table; else what is wrong, and where, if the document knows.
