@@ -103,6 +103,44 @@ fn a_terminal_is_relayed() {
 }
 
 #[test]
+fn a_run_has_the_terminal() {
+    let world = World::new(common::modes()[0]);
+    world.recipe("[[step]]\nname = \"only\"\nrun = \"true\"\n");
+    // Long enough that a build would show while nothing is raw.
+    let mut terminal = Terminal::start(&world, &["run", "recipe.toml", "--env", "PS1=go> "]);
+    terminal.expect("go> ");
+    assert!(terminal.is_raw());
+    terminal.send("test -t 0 && test -t 1 && test -t 2 && echo ter''minal $TERM\n");
+    terminal.expect("terminal xterm");
+    let size = Winsize { ws_row: 44, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal.master, size).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    terminal.send("stty size\n");
+    terminal.expect("44 111");
+    // Every prompt is waited for: Ctrl-D is only one where the shell reads.
+    terminal.expect("go> ");
+    // Ctrl-C is the command's; Ctrl-D ends the shell.
+    terminal.send("sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.send("\x03");
+    terminal.expect("go> ");
+    terminal.send("(exit 9)\n");
+    terminal.expect("go> ");
+    terminal.send("\x04");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(9));
+    assert!(!terminal.is_raw(), "the terminal was left in raw mode");
+    world.assert_clean();
+
+    // A terminal that goes away takes the command with it, and killed in the middle nothing stays.
+    let mut terminal =
+        Terminal::start(&world, &["run", "recipe.toml", "--", "sh", "-c", "echo up; sleep 1000"]);
+    terminal.expect("up");
+    drop(terminal.master);
+    assert!(!terminal.child.wait().unwrap().success());
+    world.assert_clean();
+}
+
+#[test]
 fn a_build_moves_and_cleans_up_after_itself() {
     let world = World::new(common::modes()[0]);
     world.recipe(

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one call of the library, a rendered answer out. One file a subcommand.
 
 mod archives;
+mod attend;
 mod build;
 mod completions;
 mod diff;
@@ -14,6 +15,7 @@ mod outputs;
 #[cfg(feature = "net")]
 mod push;
 mod request;
+mod run;
 mod sbom;
 mod shell;
 mod store;
@@ -131,6 +133,8 @@ enum Command {
     Log(log::Args),
     /// Open a shell in a step's sandbox
     Shell(shell::Args),
+    /// Run a command in what was built
+    Run(run::Args),
     /// Build a recipe and write an output as a directory, an archive or a container image
     Export(export::Args),
     /// Build a recipe and push it to a registry as a container image
@@ -226,6 +230,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),
+        Command::Run(args) => run::run(context, args),
         Command::Export(args) => export::run(context, args),
         #[cfg(feature = "net")]
         Command::Push(args) => push::run(context, args),

@@ -107,7 +107,7 @@ impl Session {
         let cancel = self.cancel.clone();
         let inputs = self.inputs.clone();
         let (store, executor, ids) = self.parts()?;
-        let missing = demand::with_lost(store, plan, &request.cache, missing, knowledge, ids)?;
+        let missing = demand::with_lost(store, plan, &request.cache, missing, &[], knowledge, ids)?;
         has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
         let stop = AtomicBool::new(false);

@@ -65,27 +65,28 @@ pub fn missing(
 }
 
 /// Of the nodes that were found, those that something missing is built on are looked at closely: a layer
-/// that is lost or damaged is a miss, and so may be what is below it. Gives the nodes to make.
+/// that is lost or damaged is a miss, and so may be what is below it. So are the nodes of `there`, which have to be
+/// in the store in the end. Gives the nodes to make.
 pub fn with_lost(
     store: &Store,
     plan: &Plan,
     policy: &CachePolicy,
     mut missing: Vec<NodeId>,
+    there: &[NodeId],
     knowledge: &mut Knowledge,
     ids: IdShift,
 ) -> Result<Vec<NodeId>> {
     loop {
         let mut lost = Vec::new();
-        for node in &missing {
-            for need in plan.needs(*node) {
-                if plan.step(need).is_none() && plan.needs(need).is_empty() && is_input(plan, need) {
-                    continue; // Inputs are copied in when they are needed.
-                }
-                if let Some(known) = knowledge.get(need)
-                    && !knowledge.is_ready(store, &known.layer.clone(), ids)?
-                {
-                    lost.push(need);
-                }
+        let needs = missing.iter().flat_map(|node| plan.needs(*node)).chain(there.iter().copied());
+        for need in needs {
+            if is_input(plan, need) {
+                continue; // Inputs are copied in when they are needed.
+            }
+            if let Some(known) = knowledge.get(need)
+                && !knowledge.is_ready(store, &known.layer.clone(), ids)?
+            {
+                lost.push(need);
             }
         }
         lost.sort_unstable();

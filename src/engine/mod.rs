@@ -1,6 +1,7 @@
 //! Plan a recipe's graph, look keys up, run what is missing, record results.
 
 mod api;
+mod attend;
 mod build;
 mod debian;
 mod demand;
@@ -17,21 +18,25 @@ mod pins;
 mod plan;
 mod planner;
 mod redact;
+mod run;
 mod sbom;
 mod schedule;
 mod session;
 mod shell;
 mod stack;
 mod state;
+mod user;
 pub mod verify;
 mod worker;
 mod workshop;
 
 pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict};
+pub use attend::Attendance;
 pub use diff::{Comparison, PathDifference, Subject};
 pub use event::{Event, Observer, OutcomeKind, StepReport};
 pub use image::{ImageForm, ImageOptions, ImageTarget, Layers, Made, is_tag};
 pub use lock::LockReport;
 pub use pins::LockChange;
+pub use run::{Ran, RunOptions};
 pub use sbom::Format as SbomFormat;
 pub use session::{Inputs, Session};

@@ -1,8 +1,8 @@
 //! A step's sandbox, opened for a person, and the logs of steps.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 
+use super::attend::Attendance;
 use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
 use super::state::Knowledge;
@@ -12,11 +12,11 @@ use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::ActionDocument;
 use crate::layer::prepare_upper;
-use crate::sandbox::Status;
+use crate::sandbox::{Extras, Status};
 
 impl Session {
     /// Runs a command (default: the step's shell) in a step's sandbox (default: the last step) with the
-    /// given stdio; its writes are discarded. Builds what is missing below first.
+    /// given attendance; its writes are discarded. Builds what is missing below first.
     ///
     /// # Errors
     /// A step below that fails (class `Step`), and [`State::After`] of a step that has never run.
@@ -25,8 +25,7 @@ impl Session {
         request: &Request,
         state: State,
         command: &[String],
-        stdio: [OwnedFd; 3],
-        env: &[(String, String)],
+        with: Attendance,
         observer: &dyn Observer,
     ) -> Result<Status> {
         let plan = make_plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
@@ -37,7 +36,7 @@ impl Session {
         // The layers below are going to be mounted, so they have to be there, whoever made them.
         missing.push(node);
         let (store, _, ids) = self.parts()?;
-        let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &mut knowledge, ids)?;
+        let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &[], &mut knowledge, ids)?;
         missing.retain(|other| *other != node);
         let planned = missing.iter().filter(|node| plan.step(**node).is_some());
         observer
@@ -85,27 +84,8 @@ impl Session {
             spec.owners.add_list(&store.root().join(left));
         }
         spec.on_top = on_top;
-        spec.interactive = true;
-        spec.env_extra = env.to_vec();
-        let cancel = self.cancel.clone();
-        let (_, executor, _) = self.parts()?;
-        let sandbox = executor.spawn(&spec, stdio)?;
-        let killer = sandbox.killer();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                use std::sync::atomic::Ordering::Relaxed;
-                while !done.load(Relaxed) {
-                    if cancel.load(Relaxed) {
-                        killer.kill();
-                    }
-                    std::thread::park_timeout(std::time::Duration::from_millis(50));
-                }
-            });
-            let outcome = sandbox.wait();
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            Ok(outcome?.status)
-        })
+        spec.extras = Some(Extras { env: with.env.clone(), ..Extras::default() });
+        Ok(self.attend(&spec, with)?.status)
     }
 
     /// The log of each step (or of `request.until` alone) that has run in its present state: its name, and

@@ -1,6 +1,7 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,18 +9,18 @@ use super::log::Capture;
 use super::plan::{Fetch, From, NodeId, Plan, StepNode, Work};
 use super::redact::Redactor;
 use super::stack::{Resolver, copy_of, mountable};
-use super::state::Known;
+use super::state::{Knowledge, Known};
 use super::workshop::Workshop;
 use super::{CachePolicy, Event, Failure, OutcomeKind};
 use crate::base::{debian, import_tar};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::{Class, Error, Result};
 use crate::key::{ActionDocument, MountDoc};
-use crate::layer::{StackOwners, View, commit_unless, prepare_upper};
-use crate::sandbox::{CacheMount, SandboxSpec, SecretMount, Status, cgroup};
+use crate::layer::{IdShift, StackOwners, View, commit_unless, prepare_upper};
+use crate::sandbox::{self, CacheMount, Conditions, SandboxSpec, SecretMount, Status, cgroup};
 use crate::source::git::Fetcher;
 use crate::source::import;
-use crate::store::{ActionRecord, DefinitionRecord, Presence};
+use crate::store::{ActionRecord, DefinitionRecord, Presence, Store};
 
 /// A step that has to run.
 struct Run<'a> {
@@ -108,18 +109,7 @@ impl Workshop<'_> {
 
     /// Copies in the inputs among `nodes` that the store does not have.
     pub fn fetch(&self, nodes: &[NodeId]) -> Result<()> {
-        for node in nodes {
-            if let Work::Input { id, manifest, files } = &self.plan.nodes[*node].work {
-                if self.knowledge.is_ready(self.store, id, self.ids)? {
-                    continue;
-                }
-                let _one = self.importing.lock().unwrap_or_else(|e| e.into_inner());
-                if !self.knowledge.is_ready(self.store, id, self.ids)? {
-                    import(self.store, manifest, files, self.ids)?;
-                }
-            }
-        }
-        Ok(())
+        fetch(self.store, self.plan, self.knowledge, self.ids, &self.importing, nodes)
     }
 
     fn step(&self, node: NodeId, step: &StepNode, began: Instant) -> Result<Made> {
@@ -230,8 +220,8 @@ impl Workshop<'_> {
         prepare_upper(&run.upper(), &below, action.epoch, self.ids)?;
         let mut spec = self.spec(step, action.clone(), layers.clone(), &below, run.name())?;
         spec.closely = closely;
-        if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&step.step.limits) {
-            let message = format!("limits cannot be enforced: {why} (hint: {fix})");
+        let by_the_contract = spec.is_contract();
+        if let Some(message) = limits_warning(&step.step.limits) {
             let mut warned = self.warned.lock().unwrap_or_else(|e| e.into_inner());
             if warned.insert(message.clone()) {
                 self.observer.event(Event::Warning { message });
@@ -312,7 +302,7 @@ impl Workshop<'_> {
             step: step.step.name.clone(),
         };
         // What ran under changed conditions is nobody's result.
-        if self.request.conditions.are_normal() {
+        if by_the_contract {
             let definition = self.definition(node, &known)?;
             self.store.put_result((&key, &record), (&self.plan.nodes[node].key, &definition))?;
         }
@@ -355,31 +345,81 @@ impl Workshop<'_> {
                 MountDoc::Tmpfs { .. } => {}
             }
         }
-        let owners = match self.ids.recorded {
-            // Nobody knows what is in a cache.
-            true => StackOwners { any: !caches.is_empty(), ..Default::default() }.with(view),
-            false => StackOwners::default(),
-        };
-        let hidden_dirs = view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect();
-        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let jobs = step.step.limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1);
-        let jobs = self.request.conditions.cpus.map_or(jobs, |most| jobs.min(most));
-        Ok(SandboxSpec {
-            action,
-            layers: mountable(self.store, layers, self.ids)?,
-            on_top: None,
-            hidden_dirs,
-            owners,
-            run: run.to_string(),
-            caches,
-            secrets,
-            jobs,
-            limits: step.step.limits.clone(),
-            interactive: false,
-            closely: false,
-            env_extra: Vec::new(),
-            conditions: self.request.conditions.clone(),
-        })
+        let mut spec = sandbox(self.store, self.ids, action, layers, view, run)?;
+        // Nobody knows what is in a cache.
+        spec.owners.any |= self.ids.recorded && !caches.is_empty();
+        spec.jobs = jobs(&step.step.limits);
+        spec.jobs = self.request.conditions.cpus.map_or(spec.jobs, |most| spec.jobs.min(most));
+        (spec.caches, spec.secrets) = (caches, secrets);
+        spec.limits = step.step.limits.clone();
+        spec.conditions = self.request.conditions.clone();
+        Ok(spec)
+    }
+}
+
+/// Copies in the inputs among `nodes` that the store does not have. `importing` is held meanwhile.
+pub fn fetch(
+    store: &Store,
+    plan: &Plan,
+    knowledge: &Knowledge,
+    ids: IdShift,
+    importing: &Mutex<()>,
+    nodes: &[NodeId],
+) -> Result<()> {
+    for node in nodes {
+        if let Work::Input { id, manifest, files } = &plan.nodes[*node].work {
+            if knowledge.is_ready(store, id, ids)? {
+                continue;
+            }
+            let _one = importing.lock().unwrap_or_else(|e| e.into_inner());
+            if !knowledge.is_ready(store, id, ids)? {
+                import(store, manifest, files, ids)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sandbox of the contract without caches, secrets and limits. `view` is that of `layers`.
+pub fn sandbox(
+    store: &Store,
+    ids: IdShift,
+    action: ActionDocument,
+    layers: Vec<LayerId>,
+    view: &View,
+    run: &str,
+) -> Result<SandboxSpec> {
+    let owners = if ids.recorded { StackOwners::default().with(view) } else { StackOwners::default() };
+    Ok(SandboxSpec {
+        action,
+        layers: mountable(store, layers, ids)?,
+        on_top: None,
+        hidden_dirs: view.hidden_dirs().into_iter().map(|path| path.as_bytes().to_vec()).collect(),
+        owners,
+        run: run.to_string(),
+        caches: Vec::new(),
+        secrets: Vec::new(),
+        jobs: 1,
+        limits: sandbox::Limits::default(),
+        extras: None,
+        closely: false,
+        conditions: Conditions::default(),
+    })
+}
+
+/// The number of cpus that a command is told.
+pub fn jobs(limits: &sandbox::Limits) -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1)
+}
+
+/// The warning that some limits cannot be kept here, if that is so.
+pub fn limits_warning(limits: &sandbox::Limits) -> Option<String> {
+    match cgroup::plan(limits) {
+        cgroup::Plan::Impossible { why, fix } => {
+            Some(format!("limits cannot be enforced: {why} (hint: {fix})"))
+        }
+        _ => None,
     }
 }
 

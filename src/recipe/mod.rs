@@ -31,11 +31,13 @@ use toml::de::DeTable;
 use crate::{Error, Result};
 use context::Context;
 pub use diagnostic::Diagnostic;
+pub use inputs::is_reserved;
 pub use lock::{DebianPins, Lock, Locked, Place};
 pub use model::{
     Base, Dep, Git, GitRef, Healthcheck, Image, Mount, Origin, Output, Recipe, Remote, Source, Step,
 };
 use reader::Table;
+pub use units::{size, time};
 
 /// Reads and checks the recipe file at `path`, with the arguments `set` laid over its `[args]`.
 ///

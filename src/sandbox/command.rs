@@ -114,7 +114,8 @@ pub(super) struct Command {
     user: (u32, u32),
     /// Whether it can drop the caller's other groups.
     drop_groups: bool,
-    interactive: bool,
+    /// Its standard input is its own, and maybe a terminal.
+    attended: bool,
     name: String,
     conditions: Conditions,
 }
@@ -157,7 +158,7 @@ impl Command {
             cwd,
             user: (action.user.uid, action.user.gid),
             drop_groups: !recorded,
-            interactive: spec.interactive,
+            attended: spec.extras.is_some(),
             name,
             conditions: spec.conditions.clone(),
         })
@@ -176,7 +177,7 @@ impl Command {
         process::unblock_signals()?;
         let [stdin, stdout, stderr] = &job.stdio;
         let mut stdio = [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
-        if !self.interactive {
+        if !self.attended {
             // Not owned: it is closed below with everything else.
             stdio[0] = fd::open_in_root(fd::here(), c"dev/null", libc::O_RDONLY, 0)?.into_raw_fd();
         }
@@ -187,7 +188,7 @@ impl Command {
             Filter::Supervised(handover) => handover.theirs.as_raw_fd(),
         };
         fd::close_all_but(&[0, 1, 2, job.result.as_raw_fd(), handover])?;
-        if self.interactive && process::is_terminal(fd::stdin()) {
+        if self.attended && process::is_terminal(fd::stdin()) {
             match process::take_terminal(fd::stdin()) {
                 // It is the controlling terminal of another session and stays so: no job control then.
                 Err(e) if e.errno() == libc::EPERM => {}
@@ -247,8 +248,8 @@ fn environment(spec: &SandboxSpec) -> Result<Vec<CString>> {
         let more = env.remove("LD_PRELOAD").map_or_else(String::new, |own| format!(":{own}"));
         env.insert("LD_PRELOAD".into(), format!("{}{more}", clock::PATH));
     }
-    if spec.interactive {
-        env.extend(spec.env_extra.iter().cloned());
+    if let Some(extras) = &spec.extras {
+        env.extend(extras.env.iter().cloned());
     }
     env.iter().map(|(key, value)| Ok(cstring(format!("{key}={value}"))?)).collect()
 }

@@ -55,8 +55,8 @@ impl Executor {
         }
     }
 
-    /// Starts a sandbox. `stdio` becomes descriptors 0, 1 and 2 of its command, but for 0 of one that is not
-    /// interactive: that is `/dev/null`. What fails while the sandbox sets itself up is reported by
+    /// Starts a sandbox. `stdio` becomes descriptors 0, 1 and 2 of its command, but for 0 of one without
+    /// extras: that is `/dev/null`. What fails while the sandbox sets itself up is reported by
     /// [`Sandbox::wait`].
     pub fn spawn(&self, spec: &SandboxSpec, stdio: [OwnedFd; 3]) -> Result<Sandbox> {
         let user = &spec.action.user;
@@ -70,7 +70,13 @@ impl Executor {
         let mut fds = vec![body.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
         let hold = cgroup.as_ref().map(|_| socket::pipe()).transpose()?;
         fds.extend(hold.iter().map(|(held, _)| held.as_fd()));
-        let (reply, sent) = self.exchange(Some(&wire::encode(&wire::Request::new(spec))), &fds)?;
+        let network = match spec.extras.as_ref().is_some_and(|extras| extras.ports) {
+            true => Some(socket::pair()?),
+            false => None,
+        };
+        fds.extend(network.iter().map(|(_, theirs)| theirs.as_fd()));
+        let more = wire::More { hold: hold.is_some(), network: network.is_some() };
+        let (reply, sent) = self.exchange(Some(&wire::encode(&wire::Request::new(spec, more))), &fds)?;
         let pid = match reply {
             Reply::Started { pid } => pid,
             Reply::Failed(failure) => return Err(failure.into()),
@@ -80,8 +86,8 @@ impl Executor {
             sent.into_iter().next().ok_or_else(|| Error::machine("the executor sent no descriptor"))?;
         let killer = Killer { pidfd: Arc::new(pidfd), used: Arc::new(AtomicBool::new(false)) };
         let upper = self.store.join("tmp").join(&spec.run).join("upper");
-        let sandbox =
-            Sandbox { killer, report, cgroup, limits: spec.limits.clone(), upper, started: Instant::now() };
+        let (limits, network) = (spec.limits.clone(), network.map(|(ours, _)| ours));
+        let sandbox = Sandbox { killer, report, cgroup, limits, upper, network, started: Instant::now() };
         if let (Some(cgroup), Some((_, hold))) = (&sandbox.cgroup, &hold) {
             // The init waits for this byte before it does anything. Dropping `sandbox` kills it.
             cgroup.add(pid)?;
@@ -150,6 +156,12 @@ impl Killer {
         self.used.store(true, Ordering::Release);
         let _ = process::kill(self.pidfd.as_fd());
     }
+
+    /// Passes a signal on to the command of a sandbox with extras: SIGINT, SIGQUIT and SIGHUP to its whole process
+    /// group, as a terminal would. One that has ended already gets none.
+    pub fn pass_on(&self, signal: i32) {
+        let _ = process::send_signal(self.pidfd.as_fd(), signal);
+    }
 }
 
 /// A running sandbox. Dropping it kills it.
@@ -159,6 +171,7 @@ pub struct Sandbox {
     cgroup: Option<Cgroup>,
     limits: Limits,
     upper: PathBuf,
+    network: Option<OwnedFd>,
     started: Instant,
 }
 
@@ -166,6 +179,11 @@ impl Sandbox {
     /// A handle to end it with.
     pub fn killer(&self) -> Killer {
         self.killer.clone()
+    }
+
+    /// Where the network namespace of a sandbox with published ports comes, once.
+    pub(super) fn take_network(&mut self) -> Option<OwnedFd> {
+        self.network.take()
     }
 
     /// Waits until no process of the sandbox is left. Enforces the limits on time and disk meanwhile.

@@ -19,6 +19,10 @@ use crate::sys::{self, process};
 /// Ids that a sandbox has.
 pub(super) const COUNT: u32 = IdShift::MAX_GUEST + 1;
 
+/// What the caller is in a sandbox that shows some of the caller's files, where the caller has a range of ids and
+/// so is none of 0..65535.
+pub const CALLER: u32 = COUNT;
+
 /// For root without a range of its own: the last block of those that systemd sets aside for containers
 /// (<https://systemd.io/UIDS-GIDS/>).
 const ROOT_DEFAULT: u32 = 0x6FFF_0000;
@@ -129,6 +133,21 @@ pub fn enter() -> Result<IdShift> {
         }
     };
     Ok(ENTERED.get_or_init(|| (plan, shift)).1)
+}
+
+/// Whether [`enter`] has gone into a namespace in which 0 is the caller and the range comes behind it.
+pub(super) fn is_held() -> bool {
+    matches!(ENTERED.get(), Some((IdPlan::Holder { .. }, _)))
+}
+
+/// Whether the sandboxes' ids are mapped by root, who has none of them.
+pub(super) fn is_direct() -> bool {
+    matches!(ENTERED.get(), Some((IdPlan::Direct(_), _)))
+}
+
+/// The ids that the caller has in a sandbox with binds, after [`enter`]: the owner of the caller's files there.
+pub fn caller() -> u32 {
+    if is_held() { CALLER } else { 0 }
 }
 
 /// The error of a step that wants to be another user than 0:0 where there is a single id.

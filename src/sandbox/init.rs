@@ -73,6 +73,8 @@ struct Ready {
 /// Everything that is the same for every sandbox.
 fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
     fd::close_all_but(&[0, 1, 2, origin.from.as_raw_fd(), origin.executor.as_raw_fd()])?;
+    // They wait until there is somebody to pass them on to.
+    process::block_signals(&PASSED_ON)?;
     // What needs no ids is done while the executor is mapping them.
     privilege::set_host_name("localhost", "")?;
     if origin.network == Network::None {
@@ -94,7 +96,7 @@ fn get_ready(origin: &Origin<'_>) -> Result<Ready> {
 }
 
 /// Everything before the command exists.
-fn set_up(origin: &Origin<'_>, job: &Job, ready: Ready) -> Result<(Command, Option<Handover>)> {
+fn set_up(origin: &Origin<'_>, job: &Job, ready: Ready) -> Result<Work> {
     if let Some(hold) = &job.hold
         && fd::read(hold.as_fd(), &mut [0])? == 0
     {
@@ -104,9 +106,85 @@ fn set_up(origin: &Origin<'_>, job: &Job, ready: Ready) -> Result<(Command, Opti
     process::unshare(libc::CLONE_NEWCGROUP | CLONE_NEWTIME).map_err(super::hints::explain)?;
     start_clocks(ready.clocks)?;
     let spec = job.read_spec()?;
+    if let Some(to) = &job.network {
+        let path = std::path::Path::new("/proc/self/ns/net");
+        let namespace = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+        socket::send(to.as_fd(), b"network", &[namespace.as_fd()])?;
+    }
     let handover = Handover::new(&spec, origin.recorded, origin.filter)?;
     rootfs::enter(&spec, &job.host, ready.parts)?;
-    Ok((Command::prepare(&spec, origin.recorded)?, handover))
+    let command = Command::prepare(&spec, origin.recorded)?;
+    if spec.extras.as_ref().is_some_and(|extras| extras.read_only) {
+        rootfs::lock_root()?;
+    }
+    Ok(Work { command, handover, attended: spec.extras.is_some() })
+}
+
+/// Signals that a command gets from the one who waits for it.
+const PASSED_ON: [i32; 6] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+
+/// What is ready to be started.
+struct Work {
+    command: Command,
+    handover: Option<Handover>,
+    /// Signals are passed on to the command.
+    attended: bool,
+}
+
+/// What has been started.
+struct Running {
+    command: i32,
+    supervisor: Option<Supervisor>,
+    attended: bool,
+}
+
+/// What an init waits for beside the calls it answers: children that end, and signals to pass on.
+pub(super) struct Watch {
+    signals: OwnedFd,
+    command: i32,
+}
+
+impl Watch {
+    fn new(command: i32, attended: bool) -> Result<Watch> {
+        let signals = match attended {
+            true => process::watch_signals(&[&PASSED_ON[..], &[libc::SIGCHLD]].concat())?,
+            false => process::child_signals()?,
+        };
+        Ok(Watch { signals, command })
+    }
+
+    /// How the command ended, if it has. Called when there is something to read.
+    pub(super) fn look(&self) -> Result<Option<process::Ended>> {
+        for (signal, sender) in process::caught_signals(self.signals.as_fd())? {
+            // Not what a process of the sandbox itself sends.
+            if signal != libc::SIGCHLD && sender == 0 {
+                let group = matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGHUP);
+                process::signal(self.command, group, signal);
+            }
+        }
+        while let Some((pid, ended)) = process::wait(-1, false)? {
+            if pid == self.command {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    fn until_the_end(&self) -> Result<process::Ended> {
+        loop {
+            fd::wait_readable([self.signals.as_fd()], None)?;
+            if let Some(ended) = self.look()? {
+                return Ok(ended);
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
 }
 
 /// Missing in libc.
@@ -127,11 +205,8 @@ fn start_clocks(mut clocks: std::fs::File) -> Result<()> {
 }
 
 /// Starts the command; its process id.
-fn start(
-    origin: &Origin<'_>,
-    job: &Job,
-    (command, handover): (Command, Option<Handover>),
-) -> Result<(i32, Option<Supervisor>)> {
+fn start(origin: &Origin<'_>, job: &Job, work: Work) -> Result<Running> {
+    let Work { command, handover, attended } = work;
     let filter = handover.as_ref().map_or(Filter::Plain(origin.filter), Filter::Supervised);
     // Its execve also takes it into the time namespace.
     let child = process::spawn_sharing_memory(|| {
@@ -145,15 +220,23 @@ fn start(
     keep.push(job.result.as_raw_fd());
     fd::close_all_but(&keep)?;
     privilege::set_capabilities(CAP_KILL | supervisor.as_ref().map_or(0, Supervisor::capabilities))?;
-    Ok((child, supervisor))
+    Ok(Running { command: child, supervisor, attended })
 }
 
 /// Reaps until the command has ended, then ends and reaps the rest.
-fn supervise((command, mut supervisor): (i32, Option<Supervisor>)) -> Result<Report> {
-    let early = supervisor.as_mut().map(|supervisor| supervisor.serve(command)).transpose()?.flatten();
-    let status = match early {
-        Some(ended) => ended,
-        None => loop {
+fn supervise(Running { command, mut supervisor, attended }: Running) -> Result<Report> {
+    let watch = match attended || supervisor.is_some() {
+        true => Some(Watch::new(command, attended)?),
+        false => None,
+    };
+    let early = match (&mut supervisor, &watch) {
+        (Some(supervisor), Some(watch)) => supervisor.serve(watch)?,
+        _ => None,
+    };
+    let status = match (early, watch.filter(|_| attended)) {
+        (Some(ended), _) => ended,
+        (None, Some(watch)) => watch.until_the_end()?,
+        (None, None) => loop {
             match process::wait(-1, true)? {
                 Some((pid, ended)) if pid == command => break ended,
                 Some(_) => {}

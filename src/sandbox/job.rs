@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::SandboxSpec;
 use super::server::{MESSAGE_LEN, STORE_DIRS};
 use super::stage::{HostPart, HostParts};
-use super::wire::{self, Assignment, Part};
+use super::wire::{self, Assignment, More, Part};
 use crate::error::{Error, Result};
 use crate::sys::socket::{self, MAX_FDS};
 
@@ -20,26 +20,30 @@ pub(super) struct Job {
     pub(super) result: OwnedFd,
     /// A byte comes here when the init is in its cgroup.
     pub(super) hold: Option<OwnedFd>,
+    /// The network namespace goes there.
+    pub(super) network: Option<OwnedFd>,
     /// What the sandbox shows of the machine.
     pub(super) host: HostParts,
 }
 
 /// Sends an init its work: `fds` as they came with the request.
-pub(super) fn assign(to: &OwnedFd, fds: &[OwnedFd], host: &HostParts) -> Result<()> {
+pub(super) fn assign(to: &OwnedFd, fds: &[OwnedFd], more: More, host: &HostParts) -> Result<()> {
     let part = |part: &HostPart| match part {
         HostPart::Dir(_) => Part::Dir,
         HostPart::File(_) => Part::File,
         HostPart::Link(target) => Part::Link(target.clone()),
     };
     let view = host.view.iter().map(|(path, what)| (path.clone(), part(what))).collect();
-    let message = wire::encode(&Assignment { view, resolv: host.resolv.clone() });
+    let (resolv, binds) = (host.resolv.clone(), host.binds.len());
+    let message = wire::encode(&Assignment { view, resolv, binds, more });
     if message.len() > MESSAGE_LEN {
         return Err(Error::recipe("base `host` shows more paths than can be handled")
             .hint("show directories instead of the files in them"));
     }
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     socket::send(to.as_fd(), &message, &fds)?;
-    let trees: Vec<_> = host.view.iter().filter_map(|(_, part)| part.tree()).map(AsFd::as_fd).collect();
+    let trees = host.view.iter().filter_map(|(_, part)| part.tree()).chain(&host.binds);
+    let trees: Vec<_> = trees.map(AsFd::as_fd).collect();
     for some in trees.chunks(MAX_FDS) {
         socket::send(to.as_fd(), b"trees", some)?;
     }
@@ -62,19 +66,20 @@ impl Job {
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or_else(|| Error::machine("a sandbox was given too few descriptors"));
         let (spec, stdio, result) = (next()?, [next()?, next()?, next()?], next()?);
-        let hold = fds.next();
+        let hold = assignment.more.hold.then(&mut next).transpose()?;
+        let network = assignment.more.network.then(&mut next).transpose()?;
         let mut trees = Vec::new().into_iter();
+        let mut tree = || loop {
+            if let Some(tree) = trees.next() {
+                return Ok(tree);
+            }
+            match socket::receive(from.as_fd(), &mut [0; 16])? {
+                Some((_, more)) => trees = more.into_iter(),
+                None => return Err(Error::machine("the executor is gone")),
+            }
+        };
         let mut view = Vec::new();
         for (path, part) in assignment.view {
-            let mut tree = || loop {
-                if let Some(tree) = trees.next() {
-                    return Ok(tree);
-                }
-                match socket::receive(from.as_fd(), &mut [0; 16])? {
-                    Some((_, more)) => trees = more.into_iter(),
-                    None => return Err(Error::machine("the executor is gone")),
-                }
-            };
             let part = match part {
                 Part::Dir => HostPart::Dir(tree()?),
                 Part::File => HostPart::File(tree()?),
@@ -82,7 +87,9 @@ impl Job {
             };
             view.push((path, part));
         }
-        Ok(Some(Job { spec, stdio, result, hold, host: HostParts { view, resolv: assignment.resolv } }))
+        let binds = (0..assignment.binds).map(|_| tree()).collect::<Result<_>>()?;
+        let host = HostParts { view, resolv: assignment.resolv, binds };
+        Ok(Some(Job { spec, stdio, result, hold, network, host }))
     }
 
     /// Reads and checks the spec.

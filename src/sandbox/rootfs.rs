@@ -43,8 +43,34 @@ pub(super) fn enter(spec: &SandboxSpec, host: &HostParts, parts: Parts) -> Resul
     for (at, doc) in spec.action.mounts.iter().enumerate() {
         root.user_mount(spec, at, doc)?;
     }
+    for (bind, tree) in spec.extras.iter().flat_map(|extras| &extras.binds).zip(&host.binds) {
+        root.put_made(tree, &bind.at, is_dir(tree)?, Made::Private)?;
+    }
     fd::change_dir(c"/root")?;
     mount::pivot_to_cwd().map_err(explain)
+}
+
+/// Whether a detached mount is one of a directory.
+pub(super) fn is_dir(tree: &OwnedFd) -> Result<bool> {
+    let stat = rustix::fs::fstat(tree).map_err(|e| {
+        Error::machine("cannot look at what is to be shown of the machine").because(std::io::Error::from(e))
+    })?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+/// Makes the root of a sandbox read-only; what else is mounted stays as it is.
+pub(super) fn lock_root() -> Result<()> {
+    let root = fd::open_path(fd::here(), c"/")?;
+    mount::set_attr(root.as_fd(), attr::RDONLY, false).map_err(explain)
+}
+
+/// Where a place for a mount may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// In any mount but the root.
+    Mounted,
+    /// In the sandbox's own memory only: nothing is made in what is shown of the machine.
+    Private,
 }
 
 /// The stack with a fresh upper directory on top; the working directory is the run directory.
@@ -124,7 +150,7 @@ impl Root {
         let tree = self.skel_tree(c"resolv.conf")?;
         mount::set_attr(tree.as_fd(), attr::RDONLY, false)?;
         let path = self.follow(GuestPath::from_relative("etc/resolv.conf").unwrap_or_default())?;
-        self.put_made(tree, &path, false)
+        self.put_made(tree, &path, false, Made::Mounted)
     }
 
     /// Where a path leads to that may be a symlink to something that is not there.
@@ -162,39 +188,46 @@ impl Root {
                 let tree = mount::clone_tree(fd::here(), &cstring(format!("/{}", cache.dir))?, false)
                     .map_err(explain)?;
                 mount::set_attr(tree.as_fd(), attr::NOSUID | attr::NODEV, false).map_err(explain)?;
-                self.put_made(tree, at, true)
+                self.put_made(tree, at, true, Made::Mounted)
             }
-            MountDoc::Tmpfs { at } => self.put_made(self.skel_tree(&behind)?, at, true),
+            MountDoc::Tmpfs { at } => self.put_made(self.skel_tree(&behind)?, at, true, Made::Mounted),
             MountDoc::Secret { at, .. } => {
                 let tree = self.skel_tree(&behind)?;
                 mount::set_attr(tree.as_fd(), attr::RDONLY | attr::NOEXEC, false)?;
-                self.put_made(tree, at, false)
+                self.put_made(tree, at, false, Made::Mounted)
             }
         }
     }
 
     /// Like `put`, but makes a place that is missing inside another mount, such as below /run.
-    fn put_made(&self, tree: impl AsFd, path: &GuestPath, dir: bool) -> Result<()> {
+    fn put_made(&self, tree: impl AsFd, path: &GuestPath, dir: bool, made: Made) -> Result<()> {
         if self.open(path, dir).is_err_and(|e| e.errno() == libc::ENOENT) {
             for parent in path.ancestors().skip(1) {
-                self.make(&parent, true)?;
+                self.make(&parent, true, made)?;
             }
-            self.make(path, dir)?;
+            self.make(path, dir, made)?;
         }
         self.put(tree, path, dir)
     }
 
-    fn make(&self, path: &GuestPath, dir: bool) -> Result<()> {
+    fn make(&self, path: &GuestPath, dir: bool, made: Made) -> Result<()> {
         if self.open(path, dir).is_ok() {
             return Ok(());
         }
         let parent = self.open(&path.parent().unwrap_or_default(), true)?;
-        let device =
-            |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|s| s.st_dev).map_err(std::io::Error::from);
-        let same = device(parent.as_fd()).and_then(|parent| Ok(parent == device(self.root.as_fd())?));
-        if same.map_err(|e| {
-            Error::machine(format!("cannot look at the place of the mount `{path}`")).because(e)
-        })? {
+        let device = |fd: BorrowedFd<'_>| {
+            rustix::fs::fstat(fd).map(|s| s.st_dev).map_err(|e| {
+                Error::machine(format!("cannot look at the place of the mount `{path}`"))
+                    .because(std::io::Error::from(e))
+            })
+        };
+        let at = device(parent.as_fd())?;
+        if made == Made::Private && at != device(self.parts.skel.as_fd())? && at != device(self.root.as_fd())?
+        {
+            return Err(Error::machine(format!("there is no place for the mount `{path}`"))
+                .hint("it is inside another one: make the place there first"));
+        }
+        if at == device(self.root.as_fd())? {
             return Err(Error::machine(format!(
                 "there is no place for the mount `{path}`: a symlink of the stack leads elsewhere"
             ))

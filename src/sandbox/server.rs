@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::stage::Stage;
 use super::wire::{self, Reply, Request};
-use super::{hints, init, seccomp};
+use super::{hints, ids, init, seccomp};
 use crate::error::{Error, Result};
 use crate::key::Network;
 use crate::layer::IdShift;
@@ -104,12 +104,17 @@ impl Server {
     fn request(&mut self, socket: &OwnedFd) -> Result<bool> {
         let mut buf = vec![0; MESSAGE_LEN];
         let Some((len, fds)) = socket::receive(socket.as_fd(), &mut buf)? else { return Ok(false) };
-        match wire::decode(&buf[..len]).and_then(|request| self.start(&request, &fds)) {
+        let request = wire::decode::<Request>(&buf[..len]);
+        let for_a_person = request.as_ref().is_ok_and(|request| request.extras);
+        match request.and_then(|request| self.start(&request, &fds)) {
             Ok(child) => say(socket, &Reply::Started { pid: child.pid }, Some(&child.pidfd))?,
             Err(e) => say(socket, &Reply::Failed(e.into()), None)?,
         }
         drop(fds);
-        self.stand_by();
+        // Who runs something for a person runs one thing.
+        if !for_a_person {
+            self.stand_by();
+        }
         Ok(true)
     }
 
@@ -124,22 +129,25 @@ impl Server {
                 .to_disk(id)
                 .ok_or_else(|| none().hint(format!("ids run from 0 to {}", IdShift::MAX_GUEST)))
         };
-        let (uid, gid) = (shift(request.uid)?, shift(request.gid)?);
-        if !request.interactive {
+        if !request.extras {
+            let (uid, gid) = (shift(request.uid)?, shift(request.gid)?);
             // So that the step may open /dev/stdout and /dev/stderr, which are these pipes.
             fd::give_pipe(stdout.as_fd(), uid, gid)?;
             fd::give_pipe(stderr.as_fd(), uid, gid)?;
         }
-        let host = self.stage.host_parts(&request.host, request.network)?;
-        let ready = self.standby.take().filter(|_| request.network == Network::None);
+        let mut host = self.stage.host_parts(&request.host, request.network)?;
+        // Another user of the machine is mapped where its files are shown.
+        let plain = request.network == Network::None && request.binds.is_empty();
+        let ready = self.standby.take().filter(|_| plain);
         if let Some((pid, to)) = &ready {
             // One that was killed meanwhile is no loss.
-            if init::assign(to, fds, &host).is_ok() {
+            if init::assign(to, fds, request.more, &host).is_ok() {
                 return self.init(*pid);
             }
         }
-        let (pid, to) = self.clone_init(request.network)?;
-        init::assign(&to, fds, &host)?;
+        let (pid, to) = self.clone_init(request.network, !request.binds.is_empty())?;
+        host.binds = self.stage.binds(&request.binds, pid)?;
+        init::assign(&to, fds, request.more, &host)?;
         self.init(pid)
     }
 
@@ -151,11 +159,12 @@ impl Server {
     /// Makes an init in reserve. What prevents it will be an error when one is needed.
     fn stand_by(&mut self) {
         if self.standby.is_none() {
-            self.standby = self.clone_init(Network::None).ok();
+            self.standby = self.clone_init(Network::None, false).ok();
         }
     }
 
-    fn clone_init(&mut self, network: Network) -> Result<(i32, OwnedFd)> {
+    /// With `caller`, the user who runs isolith has an id in it too: see [`ids::CALLER`].
+    fn clone_init(&mut self, network: Network, caller: bool) -> Result<(i32, OwnedFd)> {
         let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
         flags |= libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if network == Network::None {
@@ -173,7 +182,9 @@ impl Server {
         };
         let pid = child.pid;
         self.inits.push(child);
-        if let Err(e) = self.map_ids(pid).and_then(|()| Ok(socket::send(to.as_fd(), init::MAPPED, &[])?)) {
+        if let Err(e) =
+            self.map_ids(pid, caller).and_then(|()| Ok(socket::send(to.as_fd(), init::MAPPED, &[])?))
+        {
             if let Ok(child) = self.init(pid) {
                 let _ = process::kill(child.pidfd.as_fd());
             }
@@ -184,9 +195,12 @@ impl Server {
 
     /// Guest ids 0..65535 are the range at the offset, in this process's own namespace. If that has one id, so
     /// has the guest.
-    fn map_ids(&self, pid: i32) -> Result<()> {
+    fn map_ids(&self, pid: i32, caller: bool) -> Result<()> {
         let count = if self.ids.recorded { 1 } else { IdShift::MAX_GUEST + 1 };
-        let map = format!("0 {} {count}\n", self.ids.offset);
+        let mut map = format!("0 {} {count}\n", self.ids.offset);
+        if caller && ids::is_held() {
+            map.push_str(&format!("{} 0 1\n", ids::CALLER));
+        }
         for file in ["uid_map", "gid_map"] {
             let path = format!("/proc/{pid}/{file}");
             let written = std::fs::File::options()

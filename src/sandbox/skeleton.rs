@@ -128,6 +128,10 @@ impl<'a> Skeleton<'a> {
                 MountDoc::Secret { at, .. } => add(at.clone(), Node::File)?,
             }
         }
+        for (bind, tree) in spec.extras.iter().flat_map(|extras| &extras.binds).zip(&host.binds) {
+            let dir = super::rootfs::is_dir(tree)?;
+            add(bind.at.clone(), if dir { Node::Dir(0o755) } else { Node::File })?;
+        }
         for dir in &spec.hidden_dirs {
             let path = GuestPath::from_relative(dir);
             let path =

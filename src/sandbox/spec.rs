@@ -1,6 +1,8 @@
 //! What the executor needs to run one sandbox: the action document, and where its parts are found on
 //! this machine. Nothing a step can see comes from anywhere else.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::Conditions;
@@ -34,17 +36,48 @@ pub struct SandboxSpec {
     pub jobs: u32,
     /// What the step may use up. Not visible to it, so not in the document.
     pub limits: Limits,
-    /// A person is at the other end: the command gets its standard input and a controlling terminal
-    /// (its standard input) when that is one, and `env_extra`.
-    pub interactive: bool,
-    /// Added to the environment of interactive sandboxes only (TERM of the real terminal).
-    pub env_extra: Vec<(String, String)>,
     /// With one id only: watch every `chmod`. Otherwise those are left to the kernel that may only take a setgid
     /// bit away, and a step in which one did that to a directory that hands its group down is to be run again.
     pub closely: bool,
+    /// What a person asked for beyond the contract; none for a step.
+    #[serde(default)]
+    pub extras: Option<Extras>,
     /// What `verify` changes; the default is the contract.
     #[serde(default)]
     pub conditions: Conditions,
+}
+
+impl SandboxSpec {
+    /// True for the sandbox of a step as the contract has it: only what such a one gave may be recorded as a result.
+    pub fn is_contract(&self) -> bool {
+        self.extras.is_none() && self.on_top.is_none() && self.conditions.are_normal()
+    }
+}
+
+/// What a sandbox that a person asked for (`shell`, `run`) has beyond the contract of steps. With it the command
+/// gets its standard input, which becomes its controlling terminal if it is one, and signals sent to the sandbox's
+/// init are passed on to it. Nothing that ran with extras is anybody's result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// Laid over the document's environment.
+    pub env: Vec<(String, String)>,
+    /// What is shown of the machine, in this order.
+    pub binds: Vec<Bind>,
+    /// The root cannot be written to; `/tmp` and its like can.
+    pub read_only: bool,
+    /// Ports of the sandbox's loopback are published, so its network namespace is handed out.
+    pub ports: bool,
+}
+
+/// A directory or file of this machine, shown in a sandbox. Neither set-user-id bits nor devices work there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Where it is: absolute, symlinks resolved.
+    pub host: PathBuf,
+    /// Where the command sees it.
+    pub at: GuestPath,
+    /// It cannot be written to.
+    pub read_only: bool,
 }
 
 /// Where a cache mount is kept.

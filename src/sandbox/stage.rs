@@ -18,6 +18,7 @@ use std::path::Path;
 
 use super::hints::explain;
 use super::server::STORE_DIRS;
+use super::{Bind, ids};
 use crate::error::{Error, Result};
 use crate::key::Network;
 use crate::layer::IdShift;
@@ -50,6 +51,8 @@ pub(super) struct HostParts {
     pub(super) view: Vec<(GuestPath, HostPart)>,
     /// The machine's /etc/resolv.conf, for network `host`.
     pub(super) resolv: Option<Vec<u8>>,
+    /// What else was asked to be shown, as detached mounts.
+    pub(super) binds: Vec<OwnedFd>,
 }
 
 /// One path of base `host`.
@@ -109,6 +112,39 @@ impl Stage {
         Ok(Stage { machine, own })
     }
 
+    /// Opens what the sandbox of the init `pid` is to show beside that, ready to be attached.
+    pub(super) fn binds(&self, binds: &[Bind], pid: i32) -> Result<Vec<OwnedFd>> {
+        if binds.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Who really is root has a sandbox without an id of their own in it: then the machine's ids 0..65535 are
+        // those of the sandbox on this mount.
+        let ids = match ids::is_direct() {
+            true => Some(namespace(&format!("/proc/{pid}/ns/user"))?),
+            false => None,
+        };
+        process::enter_namespace(self.machine.as_fd(), libc::CLONE_NEWNS)?;
+        let trees = binds.iter().map(|bind| {
+            let path = cstring(bind.host.as_os_str().as_bytes())?;
+            let tree = mount::clone_tree(fd::here(), &path, true).map_err(|e| {
+                Error::from(e).within(format!("cannot show `{}` in a sandbox", bind.host.display()))
+            })?;
+            let read_only = if bind.read_only { attr::RDONLY } else { 0 };
+            mount::set_attr(tree.as_fd(), attr::NOSUID | attr::NODEV | read_only, true).map_err(explain)?;
+            if let Some(ids) = &ids {
+                mount::map_ids(tree.as_fd(), ids.as_fd()).map_err(|e| {
+                    Error::from(e)
+                        .within(format!("cannot map the owners of `{}`", bind.host.display()))
+                        .hint("its file system, or one below it, has no id-mapped mounts; run isolith as another user than root, or copy the files")
+                })?;
+            }
+            Ok(tree)
+        });
+        let trees = trees.collect();
+        process::enter_namespace(self.own.as_fd(), libc::CLONE_NEWNS)?;
+        trees
+    }
+
     /// Opens what a sandbox shows of the machine.
     pub(super) fn host_parts(&self, paths: &[GuestPath], network: Network) -> Result<HostParts> {
         if paths.is_empty() && network == Network::None {
@@ -123,7 +159,7 @@ impl Stage {
                 Network::Host => Some(std::fs::read("/etc/resolv.conf").unwrap_or_default()),
                 Network::None => None,
             };
-            Ok(HostParts { view, resolv })
+            Ok(HostParts { view, resolv, binds: Vec::new() })
         })();
         process::enter_namespace(self.own.as_fd(), libc::CLONE_NEWNS)?;
         parts
@@ -131,7 +167,10 @@ impl Stage {
 }
 
 fn open_namespace() -> Result<OwnedFd> {
-    let path = "/proc/self/ns/mnt";
+    namespace("/proc/self/ns/mnt")
+}
+
+fn namespace(path: &str) -> Result<OwnedFd> {
     Ok(std::fs::File::open(path).map_err(|e| Error::io("open", Path::new(path), e))?.into())
 }
 

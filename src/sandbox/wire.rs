@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{SandboxSpec, Status, Usage};
+use super::{Bind, SandboxSpec, Status, Usage};
 use crate::error::Error;
 use crate::key::Network;
 use crate::path::GuestPath;
@@ -11,8 +11,12 @@ use crate::path::GuestPath;
 /// in a memory file, which goes on to the init unread.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
-    /// The command keeps its standard input and may keep a terminal.
-    pub(super) interactive: bool,
+    /// The command keeps its standard input and may keep a terminal; no other request will follow soon.
+    pub(super) extras: bool,
+    /// What is shown of the machine beside base `host`.
+    pub(super) binds: Vec<Bind>,
+    /// Which descriptors come behind the five that every request has.
+    pub(super) more: More,
     /// User inside the sandbox.
     pub(super) uid: u32,
     /// Group inside the sandbox.
@@ -25,10 +29,12 @@ pub(super) struct Request {
 
 impl Request {
     /// Of this spec.
-    pub(super) fn new(spec: &SandboxSpec) -> Self {
+    pub(super) fn new(spec: &SandboxSpec, more: More) -> Self {
         let action = &spec.action;
         Self {
-            interactive: spec.interactive,
+            extras: spec.extras.is_some(),
+            binds: spec.extras.as_ref().map(|extras| extras.binds.clone()).unwrap_or_default(),
+            more,
             uid: action.user.uid,
             gid: action.user.gid,
             network: action.network,
@@ -37,14 +43,27 @@ impl Request {
     }
 }
 
+/// Descriptors that some requests have, in this order.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct More {
+    /// A byte comes there when the init is in its cgroup.
+    pub(super) hold: bool,
+    /// The init sends its network namespace there.
+    pub(super) network: bool,
+}
+
 /// What the executor tells an init beside the spec. Mounts of the machine follow as descriptors, in the order
-/// of `view`.
+/// of `view`, then of the binds.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Assignment {
     /// The places of base `host` and what is there.
     pub(super) view: Vec<(GuestPath, Part)>,
     /// The machine's /etc/resolv.conf, for network `host`.
     pub(super) resolv: Option<Vec<u8>>,
+    /// How many binds there are.
+    pub(super) binds: usize,
+    /// Descriptors that came with the request.
+    pub(super) more: More,
 }
 
 /// One path of base `host`.

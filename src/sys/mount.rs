@@ -135,6 +135,24 @@ pub fn set_attr(tree: BorrowedFd<'_>, set: u64, recursive: bool) -> Result<()> {
     Ok(())
 }
 
+/// Maps the owners of a detached mount, and of all below it, as the user namespace does: id 0 of the file system is
+/// shown as the namespace's 0 (`MOUNT_ATTR_IDMAP`, mount_setattr(2)).
+pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    let (flags, size) = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, size_of_val(&attr));
+    // SAFETY: `attr` is valid for `size` bytes during the call.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size)
+    };
+    check(ret, || "mount_setattr(MOUNT_ATTR_IDMAP)".to_string())?;
+    Ok(())
+}
+
 /// `mount(source, target, kind, flags, data)`.
 pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Result<()> {
     // SAFETY: all strings are NUL-terminated and outlive the call.

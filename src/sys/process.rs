@@ -116,13 +116,25 @@ pub fn own_pid() -> i32 {
 
 /// SIGKILL to the process behind the descriptor. One that is gone already is fine.
 pub fn kill(pidfd: BorrowedFd<'_>) -> Result<()> {
+    send_signal(pidfd, libc::SIGKILL)
+}
+
+/// A signal to the process behind the descriptor. One that is gone already is fine.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is what kill(2) semantics ask for.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, null, 0) };
-    match check(ret, || "pidfd_send_signal(SIGKILL)".to_string()) {
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) };
+    match check(ret, || format!("pidfd_send_signal({signal})")) {
         Err(e) if e.errno() == libc::ESRCH => Ok(()),
         other => other.map(drop),
+    }
+}
+
+/// A signal to a process, or (with `group`) to all of a process group. Who is gone already gets none.
+pub fn signal(pid: i32, group: bool, signal: i32) {
+    if pid > 1 {
+        // SAFETY: plain integers; not -1, which is everyone.
+        unsafe { libc::kill(if group { -pid } else { pid }, signal) };
     }
 }
 
@@ -246,17 +258,51 @@ pub fn unblock_signals() -> Result<()> {
 
 /// Blocks SIGCHLD and gives a descriptor that becomes readable when a child has ended.
 pub fn child_signals() -> Result<OwnedFd> {
-    // SAFETY: `set` is initialised by sigemptyset and outlives the calls.
-    let ret = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    };
-    check(ret, || "signalfd(SIGCHLD)".to_string())?;
+    watch_signals(&[libc::SIGCHLD])
+}
+
+/// Blocks these signals, so that they wait for whoever asks for them.
+pub fn block_signals(signals: &[i32]) -> Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: `set` is initialised and outlives the call.
+    let ret = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    check(ret, || "sigprocmask".to_string())?;
+    Ok(())
+}
+
+/// Blocks these signals and gives a descriptor to read them from with [`caught_signals`].
+pub fn watch_signals(signals: &[i32]) -> Result<OwnedFd> {
+    block_signals(signals)?;
+    let set = signal_set(signals);
+    // SAFETY: `set` is initialised and outlives the call.
+    let ret = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    check(ret, || format!("signalfd({signals:?})"))?;
     // SAFETY: the descriptor is new and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(ret) })
+}
+
+/// Signals that have come to a descriptor of [`watch_signals`], of which one is known to be there: each with the
+/// process that sent it, 0 when that is none of this pid namespace.
+pub fn caught_signals(fd: BorrowedFd<'_>) -> Result<Vec<(i32, u32)>> {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let mut buf = [0; 8 * SIZE];
+    let len = super::fd::read(fd, &mut buf)?;
+    let number = |info: &[u8], at: usize| info[at..at + 4].try_into().map_or(0, u32::from_ne_bytes);
+    let pid = std::mem::offset_of!(libc::signalfd_siginfo, ssi_pid);
+    let read = |info: &[u8]| (number(info, 0) as i32, number(info, pid));
+    Ok(buf[..len].chunks_exact(SIZE).map(read).collect())
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: an all-zero set is valid for sigemptyset, which initialises it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
 }
 
 /// Gives the process the name `name` and overwrites its command line with it and its environment with

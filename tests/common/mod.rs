@@ -233,6 +233,12 @@ impl Running {
     }
 }
 
+impl From<Running> for Run {
+    fn from(running: Running) -> Run {
+        Run::new(running.wait_with_output().unwrap())
+    }
+}
+
 impl std::ops::Deref for Running {
     type Target = std::process::Child;
 

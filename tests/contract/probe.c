@@ -223,6 +223,24 @@ static void become(int uid) {
     printf("uid %d euid %d\n", getuid(), geteuid());
 }
 
+/* Sends datagrams that come to a port of the loopback back, until it is killed. */
+static void echo_datagrams(int port) {
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(port)}, from;
+    own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    if (bind(fd, (struct sockaddr *)&own, sizeof own)) {
+        perror("bind");
+        exit(1);
+    }
+    for (;;) {
+        char buf[2048];
+        socklen_t len = sizeof from;
+        ssize_t n = recvfrom(fd, buf, sizeof buf, 0, (struct sockaddr *)&from, &len);
+        if (n >= 0)
+            sendto(fd, buf, n, 0, (struct sockaddr *)&from, len);
+    }
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     const char *argument = argc > 2 ? argv[2] : "0";
@@ -236,6 +254,8 @@ int main(int argc, char **argv) {
         denied();
     else if (!strcmp(what, "trace-child"))
         trace_child();
+    else if (!strcmp(what, "echo-datagrams"))
+        echo_datagrams(atoi(argv[2]));
     else if (!strcmp(what, "connect"))
         connect_to(argument, argc > 3 ? atoi(argv[3]) : 0);
     else if (!strcmp(what, "loopback"))

@@ -247,8 +247,8 @@ pub fn interactive_has_a_terminal(f: &Fixture) {
         || OwnedFd::from(fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap());
     let mut spec =
         f.script("read line; [ -t 0 ] && echo terminal; echo to-tty > /dev/tty; echo got $line $TERM");
-    spec.interactive = true;
-    spec.env_extra = vec![("TERM".into(), "xterm-256color".into())];
+    let env = vec![("TERM".into(), "xterm-256color".into())];
+    spec.extras = Some(isolith::sandbox::Extras { env, ..Default::default() });
     let sandbox = executor.spawn(&spec, [open(), open(), open()]).unwrap();
     let mut pty = fs::File::from(pty);
     pty.write_all(b"typed\n").unwrap();

@@ -144,9 +144,8 @@ impl Fixture {
             secrets: vec![],
             jobs: 2,
             limits: Limits::default(),
-            interactive: false,
             closely: false,
-            env_extra: vec![],
+            extras: None,
             conditions: Default::default(),
         }
     }

@@ -52,7 +52,7 @@ impl Ids {
         }
         // A person who types cannot be run again, nor what reaches out of the sandbox or outlives it.
         let closely = spec.closely
-            || spec.interactive
+            || spec.extras.is_some()
             || !spec.caches.is_empty()
             || spec.action.network == Network::Host;
         Ok(Ids { stack: spec.owners.clone(), closely, list, kinds, state: None })

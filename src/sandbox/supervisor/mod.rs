@@ -18,6 +18,7 @@ mod xattrs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::SandboxSpec;
+use super::init::Watch;
 use crate::error::{Error, Result};
 use crate::sys::seccomp::{self, Call, Instruction};
 use crate::sys::{fd, notify, process, socket};
@@ -181,18 +182,14 @@ impl Supervisor {
 
     /// Answers calls and reaps until the command has ended; none when no process is left that could be
     /// supervised and the command has still to be waited for.
-    pub(super) fn serve(&mut self, command: i32) -> Result<Option<process::Ended>> {
-        let signals = process::child_signals()?;
+    pub(super) fn serve(&mut self, watch: &Watch) -> Result<Option<process::Ended>> {
         self.handlers.iter_mut().try_for_each(|handler| handler.begin())?;
         loop {
-            let [died, asked] = fd::wait_events([signals.as_fd(), self.listener.as_fd()])?;
-            if died != 0 {
-                fd::read(signals.as_fd(), &mut [0; 1024])?;
-                while let Some((pid, ended)) = process::wait(-1, false)? {
-                    if pid == command {
-                        return Ok(Some(ended));
-                    }
-                }
+            let [news, asked] = fd::wait_events([watch.as_fd(), self.listener.as_fd()])?;
+            if news != 0
+                && let Some(ended) = watch.look()?
+            {
+                return Ok(Some(ended));
             }
             if asked & libc::POLLIN != 0 {
                 self.answer()?;
