@@ -33,6 +33,7 @@ use crate::config::{Env, Flags, Progress, Setting, Settings};
 use crate::engine::{Inputs, Session};
 use crate::error::Result;
 use crate::layer::Limits;
+use crate::oci::source::Images;
 use crate::source::fetch::{Access, Proxies};
 use crate::sys::signals;
 use crate::ui::{ColorChoice, Ui};
@@ -177,6 +178,7 @@ impl Context {
         access.offline = said.offline.as_ref().is_some_and(|offline| offline.value);
         access.allowed_hosts = said.allowed_hosts.as_ref().map(|hosts| hosts.value.clone());
         access.mirrors = said.mirrors.clone();
+        access.plain_http = said.plain_http.clone();
         access.proxies = Proxies {
             http: env.http_proxy.clone(),
             https: env.https_proxy.clone(),
@@ -190,7 +192,16 @@ impl Context {
             bytes: or(&said.unpack_max_size, limits.bytes),
             entries: or(&said.unpack_max_entries, limits.entries),
         };
-        Inputs { access: Arc::new(access), archives: Arc::new(archives::archives(settings)), unpack }
+        let access = Arc::new(access);
+        #[cfg(feature = "net")]
+        let images = {
+            let files = self.surroundings.auth_files.clone();
+            let credentials = crate::oci::registry::Credentials { files };
+            Images::new(crate::oci::registry::Registry::new(access.clone(), Arc::new(credentials)))
+        };
+        #[cfg(not(feature = "net"))]
+        let images = Images::default();
+        Inputs { access, archives: Arc::new(archives::archives(settings)), images: Arc::new(images), unpack }
     }
 
     /// Opens the store and lets Ctrl-C, SIGTERM and SIGHUP stop what runs in it. Commands that run nothing

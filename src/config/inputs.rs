@@ -24,6 +24,8 @@ pub struct Inputs {
     pub mirrors: Vec<(String, Vec<String>)>,
     /// Archives of Debian packages.
     pub debian: Debian,
+    /// Registries that are asked over http.
+    pub plain_http: Vec<String>,
     /// The largest file that is fetched, in bytes.
     pub fetch_max_size: Option<Setting<u64>>,
     /// The most that one source may unpack to, in bytes.
@@ -34,10 +36,11 @@ pub struct Inputs {
 
 impl Inputs {
     /// The keys.
-    pub(super) const KEYS: [&'static str; 7] = [
+    pub(super) const KEYS: [&'static str; 8] = [
         "offline",
         "allowed-hosts",
         "mirrors",
+        "plain-http",
         "debian",
         "fetch-max-size",
         "unpack-max-size",
@@ -81,6 +84,7 @@ impl Inputs {
                 }
             }
             "debian" => self.debian.take(file, dir, value, &origin)?,
+            "plain-http" => self.plain_http.extend(strings(file, value)?),
             "fetch-max-size" => self.fetch_max_size = Some(number(file, value, origin)?),
             "unpack-max-size" => self.unpack_max_size = Some(number(file, value, origin)?),
             "unpack-max-entries" => self.unpack_max_entries = Some(number(file, value, origin)?),

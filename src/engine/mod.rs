@@ -3,6 +3,7 @@
 mod api;
 mod attend;
 mod build;
+mod container;
 mod debian;
 mod demand;
 pub(crate) mod diff;

@@ -12,7 +12,9 @@ use crate::base::debian::{
 };
 use crate::digest::ContentDigest;
 use crate::error::{Class, Error, Result};
-use crate::recipe::{Base, DebianPins, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
+use crate::oci::source::{Images, Place};
+use crate::oci::{Digest, Reference};
+use crate::recipe::{Base, DebianPins, Git, GitRef, ImageBase, Lock, Locked, Origin, Recipe, Remote};
 use crate::source::Pin;
 use crate::source::fetch::{self, Access, Progress, Want, Watch};
 use crate::source::git;
@@ -41,6 +43,8 @@ pub struct Pinner<'a> {
     pub access: &'a Access,
     /// Where Debian packages come from.
     pub archives: &'a Archives,
+    /// Where images come from.
+    pub images: &'a Images,
     /// What is done about inputs that nothing pins.
     pub pinning: Pinning<'a>,
     /// Where events go.
@@ -54,6 +58,7 @@ pub struct Pinner<'a> {
 pub struct Pins {
     base: Option<Pin>,
     debian: Option<Packages>,
+    image: Option<Digest>,
     files: BTreeMap<String, Pin>,
     commits: BTreeMap<String, String>,
     packages: BTreeMap<String, SourcePackage>,
@@ -72,6 +77,11 @@ impl Pins {
     /// The digest of the archive of the base.
     pub fn base(&self) -> Result<&Pin> {
         self.base.as_ref().ok_or_else(|| Error::machine("the base has no pin"))
+    }
+
+    /// What the tag of an image is pinned to; none where no tag has to be.
+    pub fn image(&self) -> Option<&Digest> {
+        self.image.as_ref()
     }
 
     /// The packages of a Debian base.
@@ -120,6 +130,7 @@ impl Pinner<'_> {
         let mut work = Work { pinner: self, recipe, lock: None, unpinned, changes };
         match &recipe.base {
             Base::Fetched(remote) => pins.base = work.remote(&["base"], "the base", remote)?,
+            Base::Image(base) => pins.image = work.image(base)?,
             Base::Debian(request) => pins.debian = work.debian(request)?,
             _ => {}
         }
@@ -306,6 +317,21 @@ impl Work<'_> {
         Ok(Some(package))
     }
 
+    fn image(&mut self, base: &ImageBase) -> Result<Option<Digest>> {
+        let Some(reference) = tag_of(base) else { return Ok(None) };
+        let found = self.lock()?.image(&["base"], &base.written);
+        if let Some(digest) = self.locked(&["base"], "the base", found) {
+            return Ok(Some(digest));
+        }
+        if self.pinner.pinning == Pinning::Required {
+            return Ok(None);
+        }
+        let digest = self.pinner.images.resolve(reference, &self.pinner.watch("the base"))?;
+        self.lock()?.set_image(&["base"], &base.written, &digest);
+        self.changes.push(LockChange { place: "base".to_string(), pin: Some(digest.to_string()) });
+        Ok(Some(digest))
+    }
+
     fn debian(&mut self, request: &Debian) -> Result<Option<Packages>> {
         let arch = architecture().ok_or_else(|| {
             Error::machine(format!(
@@ -370,6 +396,7 @@ impl Work<'_> {
             }),
             _ => match &recipe.base {
                 Base::Fetched(remote) => remote.pin.is_none(),
+                Base::Image(base) => tag_of(base).is_some(),
                 Base::Debian(_) => true,
                 _ => false,
             },
@@ -377,5 +404,13 @@ impl Work<'_> {
         let gone = self.lock()?.retain(open);
         self.changes.extend(gone.into_iter().map(|place| LockChange { place, pin: None }));
         Ok(())
+    }
+}
+
+/// The name in a registry that a tag has to be looked up for; none where the recipe pins the image.
+fn tag_of(base: &ImageBase) -> Option<&Reference> {
+    match &base.place {
+        Place::Registry(reference) => Some(reference).filter(|reference| reference.digest().is_none()),
+        _ => None,
     }
 }

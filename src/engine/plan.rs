@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::container::FromImage;
 use crate::base::debian::{Package, SourcePackage};
 use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
@@ -60,6 +61,13 @@ pub enum Work {
     },
     /// Find what directories that several packages have in common look like.
     Directories(Box<Shared>),
+    /// Get a layer of an image.
+    ImageLayer(Box<FromImage>),
+    /// Put right what the layers of an image leave open.
+    ImageTop {
+        /// The layers, lowest first.
+        layers: Vec<NodeId>,
+    },
     /// Run a command.
     Step(Box<StepNode>),
     /// Take a subtree of a finished stack.
@@ -182,7 +190,8 @@ impl Plan {
     /// What must be there before a node can be made, lowest first.
     pub fn needs(&self, node: NodeId) -> Vec<NodeId> {
         match &self.nodes[node].work {
-            Work::Input { .. } | Work::Tar { .. } | Work::Fetch(_) => Vec::new(),
+            Work::Input { .. } | Work::Tar { .. } | Work::Fetch(_) | Work::ImageLayer(_) => Vec::new(),
+            Work::ImageTop { layers } => layers.clone(),
             Work::Directories(shared) => {
                 let packages = shared.packages.iter().map(|(_, node)| *node);
                 shared.below.nodes().into_iter().chain(packages).collect()

@@ -35,7 +35,7 @@ pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Re
 
 pub(super) struct Planner<'a> {
     store: &'a Store,
-    pinner: &'a Pinner<'a>,
+    pub(super) pinner: &'a Pinner<'a>,
     pub(super) nodes: Vec<Node>,
     pub(super) recipes: Vec<Planned>,
     /// The recipes being loaded, outermost first, to find cycles.
@@ -53,6 +53,8 @@ struct Ground {
     layer: Option<NodeId>,
     /// A view of this machine.
     host: Option<HostView>,
+    /// What nodes of it are called in messages.
+    named: Vec<(String, NodeId)>,
 }
 
 impl Planner<'_> {
@@ -78,7 +80,8 @@ impl Planner<'_> {
     fn planned(&mut self, recipe: Recipe, is_root: bool) -> Result<Planned> {
         let mut inputs = BTreeMap::new();
         let pins = self.pinner.pins(&recipe)?;
-        let Ground { below, layer: base, host } = self.base(&recipe, &pins)?;
+        let Ground { below, layer: base, host, named } = self.base(&recipe, &pins)?;
+        inputs.extend(named);
         if let Some(base) = base {
             inputs.insert("base".to_string(), base);
         }
@@ -161,6 +164,10 @@ impl Planner<'_> {
                 let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
                 Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
             }
+            Base::Image(base) => {
+                let (below, named) = self.image(base, pins.image())?;
+                Ground { below: Some(below), named, ..Ground::default() }
+            }
             Base::Debian(_) => {
                 let below = self.debian(recipe, pins.debian()?);
                 Ground { below: Some(below), ..Ground::default() }
@@ -186,7 +193,8 @@ impl Planner<'_> {
             Base::Recipe { path } => {
                 let from = self.recipe(path, &BTreeMap::new(), false)?;
                 let from = &self.recipes[from];
-                Ground { below: Some(from.finished.clone()), layer: None, host: from.host.clone() }
+                let (below, host) = (Some(from.finished.clone()), from.host.clone());
+                Ground { below, host, ..Ground::default() }
             }
         })
     }

@@ -9,6 +9,7 @@ use super::{Event, Observer};
 use crate::base::debian::Archives;
 use crate::error::Result;
 use crate::layer::{IdShift, Limits};
+use crate::oci::source::Images;
 use crate::sandbox::{Executor, ids};
 use crate::source::fetch::Access;
 use crate::store::Store;
@@ -20,6 +21,8 @@ pub struct Inputs {
     pub access: Arc<Access>,
     /// Where Debian packages come from.
     pub archives: Arc<Archives>,
+    /// Where images come from.
+    pub images: Arc<Images>,
     /// How much a source may unpack to.
     pub unpack: Limits,
 }
@@ -66,6 +69,7 @@ impl Session {
             store: &self.store,
             access: &self.inputs.access,
             archives: &self.inputs.archives,
+            images: &self.inputs.images,
             pinning,
             observer,
             cancel: &self.cancel,

@@ -50,6 +50,8 @@ impl Workshop<'_> {
             Work::Tar { what, path, digest } => import_tar(self.store, path, *digest, self.ids)
                 .map_err(|e| e.within(format!("cannot lay in {what}")))?,
             Work::Fetch(fetch) => self.lay_in(fetch)?,
+            Work::ImageLayer(from) => self.image_layer(from)?,
+            Work::ImageTop { layers } => self.image_top(layers)?,
             Work::Directories(shared) => self.resolver().directories(shared)?,
             Work::Output { from, stack, epoch } => {
                 let layers = self.resolver().layers(stack)?;

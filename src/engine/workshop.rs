@@ -70,14 +70,15 @@ impl<'a> Workshop<'a> {
         task: Task<'a>,
     ) -> Self {
         let Task { plan, knowledge, request, observer, stop, reasons } = task;
-        let (access, archives, pinning) = (&*inputs.access, &*inputs.archives, Pinning::Required);
+        let (access, archives, images) = (&*inputs.access, &*inputs.archives, &*inputs.images);
+        let pinning = Pinning::Required;
         Workshop {
             store,
             plan,
             knowledge,
             request,
             executor,
-            pinner: Pinner { store, access, archives, pinning, observer, cancel: stop },
+            pinner: Pinner { store, access, archives, images, pinning, observer, cancel: stop },
             unpack: inputs.unpack,
             ids,
             observer,

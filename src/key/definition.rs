@@ -26,6 +26,18 @@ pub enum Definition {
         /// What the archive hashes to.
         archive: Pin,
     },
+    /// A layer of an image.
+    ImageLayer {
+        /// Digest of its plain archive.
+        diff_id: String,
+    },
+    /// What an image needs on top of its layers.
+    ImageTop {
+        /// Digests of their plain archives, lowest first.
+        layers: Vec<String>,
+        /// The version of how it is found out.
+        form: u32,
+    },
     /// Debian packages, unpacked together.
     Packages {
         /// What they hash to, in their order.

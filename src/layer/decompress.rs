@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 const XZ_MEMORY: u64 = 256 << 20;
 
 /// The plain bytes of a gzip, xz, bzip2 or zstd stream (several in a row count as one), or of a plain one.
-pub fn decompress(mut reader: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>> {
+pub fn decompress<'a>(mut reader: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
     let failed = |why: io::Error| Error::machine("cannot decompress the archive").because(why);
     let mut magic = Vec::new();
     (&mut reader).take(6).read_to_end(&mut magic).map_err(failed)?;

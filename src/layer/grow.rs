@@ -63,6 +63,8 @@ pub(super) struct Tree {
     nodes: BTreeMap<GuestPath, Node>,
     /// Whiteouts.
     gone: BTreeSet<GuestPath>,
+    /// Directories that were made because something is in them.
+    implied: BTreeSet<GuestPath>,
     /// How many files have several names.
     shared: u64,
     /// The directory that was used last.
@@ -73,7 +75,8 @@ impl Tree {
     /// An empty tree in an empty directory.
     pub fn new(root: OwnedFd, ids: IdShift) -> Self {
         let buffer = vec![0; 256 * 1024];
-        Self { root, ids, buffer, nodes: BTreeMap::new(), gone: BTreeSet::new(), shared: 0, parent: None }
+        let (nodes, gone, implied) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { root, ids, buffer, nodes, gone, implied, shared: 0, parent: None }
     }
 
     /// What is at a path.
@@ -241,7 +244,19 @@ impl Tree {
         Ok(())
     }
 
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len() + self.gone.len()
+    }
+
+    /// A directory that only what is in it says something of.
+    fn imply(&mut self, dir: GuestPath) {
+        self.add(plain_directory(dir.clone()));
+        self.implied.insert(dir);
+    }
+
     fn add(&mut self, entry: Entry) {
+        self.implied.remove(&entry.path);
         self.nodes.insert(entry.path.clone(), Node { entry, inode: None, kept: true });
     }
 
@@ -265,6 +280,7 @@ impl Tree {
             let parent = self.open_directory(&path.parent().unwrap_or_default())?;
             rustix::fs::unlinkat(parent, path.name(), flags).map_err(failing("replace an earlier member"))?;
             self.nodes.remove(path);
+            self.implied.remove(path);
         }
         Ok(())
     }
@@ -293,12 +309,12 @@ impl Tree {
                         "an archive member cannot be below a file or symlink of the same archive",
                     );
                 }
-                None if dir.is_root() => self.add(plain_directory(dir)),
+                None if dir.is_root() => self.imply(dir),
                 None => {
                     let parent = self.open_directory(&dir.parent().unwrap_or_default())?;
                     rustix::fs::mkdirat(parent, dir.name(), Mode::RWXU)
                         .map_err(failing("make a directory"))?;
-                    self.add(plain_directory(dir));
+                    self.imply(dir);
                 }
             }
         }
@@ -328,7 +344,12 @@ impl Tree {
     }
 
     /// Whiteouts, then the attributes of directories, and the manifest.
-    pub fn finish(mut self) -> Result<Manifest> {
+    pub fn finish(self) -> Result<Manifest> {
+        self.finish_with_implied().map(|(manifest, _)| manifest)
+    }
+
+    /// The same, with the directories that have no member of their own.
+    pub fn finish_with_implied(mut self) -> Result<(Manifest, Vec<GuestPath>)> {
         self.parent = None;
         self.whiteouts()?;
         let mut nodes: Vec<Node> = std::mem::take(&mut self.nodes).into_values().collect();
@@ -341,7 +362,10 @@ impl Tree {
                 .and_then(|dir| self.dress(dir.as_fd(), &mut node.entry))
                 .map_err(|problem| problem.into_error(&node.entry.path.to_string()))?;
         }
-        canonical::manifest(nodes).map_err(|why| Error::machine("the archive cannot be a layer").because(why))
+        let implied = std::mem::take(&mut self.implied).into_iter().collect();
+        canonical::manifest(nodes)
+            .map(|manifest| (manifest, implied))
+            .map_err(|why| Error::machine("the archive cannot be a layer").because(why))
     }
 
     fn whiteouts(&mut self) -> Result<()> {
@@ -352,6 +376,8 @@ impl Tree {
                 if let Kind::Dir { opaque } = &mut node.entry.kind {
                     *opaque = true;
                 }
+                // What was there is gone: this is another directory, and a plain one.
+                self.implied.remove(&path);
             } else if !path.ancestors().any(|dir| self.is_opaque(&dir)) {
                 self.parent(&path)
                     .and_then(|dir| {

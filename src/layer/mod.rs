@@ -24,6 +24,7 @@ mod pack;
 mod packed;
 mod pax;
 mod place;
+mod settle;
 mod tar_reader;
 #[cfg(test)]
 mod testing;
@@ -48,7 +49,8 @@ pub use owners::StackOwners;
 pub use pack::{pack, packed_size};
 pub use packed::{Compression, Packed, Ranges, Rebuilt, Table, packed, rebuild};
 pub use place::{Owners, place};
-pub use unpack::unpack;
+pub use settle::settle;
+pub use unpack::{unpack, unpack_layer};
 pub use verify::{Damage, verify};
 pub use view::{Found, View};
 

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use tar::EntryType;
 
+use super::bounded::Bounded;
+use super::extract::Limits;
 use super::grow::{Outcome, Tree, refused};
 use super::pack::{OPAQUE, WHITEOUT};
 use super::tar_reader::{Member, TarReader};
@@ -28,8 +30,22 @@ use crate::path::GuestPath;
 /// - Errors: an owner above 65535, a hard link without its file, a device that may not be made, a sparse
 ///   member, an archive that is cut off or malformed. `dest` is then of no further use.
 pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest> {
+    let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
+    unpack_layer(archive, dest, ids, limits).map(|(manifest, _)| manifest)
+}
+
+/// The same within limits. Gives the directories too that have no member of their own.
+pub fn unpack_layer(
+    archive: impl Read,
+    dest: &Path,
+    ids: IdShift,
+    limits: Limits,
+) -> Result<(Manifest, Vec<GuestPath>)> {
     let root = disk::open_root(dest).map_err(|why| Error::io("open", dest, why))?;
     let mut tree = Tree::new(root, ids);
+    // Headers, padding and what follows the end are read too, and bounded with the rest.
+    let left = limits.archive_bytes();
+    let archive = Bounded::new(archive, left, "it unpacks to more than `unpack-max-size` allows");
     let mut archive = TarReader::new(BufReader::with_capacity(64 * 1024, archive));
     let malformed = |why: io::Error| {
         // What the system has not refused is the archive's fault, and that of who named it.
@@ -41,8 +57,12 @@ pub fn unpack(archive: impl Read, dest: &Path, ids: IdShift) -> Result<Manifest>
     while let Some(member) = archive.next().map_err(malformed)? {
         let name = String::from_utf8_lossy(&member.path).into_owned();
         put(&mut tree, member, &mut archive).map_err(|problem| problem.into_error(&name))?;
+        if tree.len() as u64 > limits.entries {
+            return Err(Error::recipe(format!("the archive has more than {} names", limits.entries))
+                .hint("if that is meant, raise `unpack-max-entries` in the configuration"));
+        }
     }
-    tree.finish()
+    tree.finish_with_implied()
 }
 
 /// Puts one member into the tree.

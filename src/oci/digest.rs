@@ -32,6 +32,11 @@ impl Hasher {
         })
     }
 
+    /// The algorithm of a digest that is written as text; none for what is no digest.
+    pub fn like_text(digest: &str) -> Option<Hasher> {
+        Hasher::like(&digest.parse().ok()?)
+    }
+
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {

@@ -11,6 +11,7 @@ mod receive;
 mod reference;
 #[cfg(feature = "net")]
 pub mod registry;
+pub mod source;
 
 pub use digest::{Checked, Hasher};
 pub use document::{Document, MANIFEST_TYPES, MOST_MANIFEST};

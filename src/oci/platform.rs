@@ -41,6 +41,12 @@ impl Platform {
         one.or_else(|| all.first().filter(|only| all.len() == 1 && only.platform().is_none()))
     }
 
+    /// Whether an image for `other` is one for this platform.
+    pub fn takes(&self, other: &Platform) -> bool {
+        let same = usual(&self.architecture, &other.variant) == usual(&self.architecture, &self.variant);
+        (&self.os, &self.architecture) == (&other.os, &other.architecture) && (same || self.variant.is_none())
+    }
+
     /// What an index has, for messages.
     pub fn listed(index: &ImageIndex) -> String {
         let all = index.manifests().iter().filter_map(|descriptor| {

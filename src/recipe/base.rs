@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::container;
 use super::context::Kind;
 use super::debian;
 use super::inputs;
@@ -11,17 +12,17 @@ use super::remote;
 use crate::path::GuestPath;
 use crate::source::Algorithm;
 
-const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `debian`, `recipe`";
+const KINDS: &str = "give exactly one of `scratch`, `host`, `dir`, `tar`, `oci`, `oci-layout`, `docker-archive`, `debian`, `recipe`";
 
 /// Reads the base. Where it is broken something harmless stands in for it.
 pub fn read(top: &mut Table<'_>) -> Base {
-    let hint = "add `[base]` with one of `scratch = true`, `host`, `dir`, `tar`, `debian`, `recipe`";
+    let hint = "add `[base]` with one of `scratch = true`, `host`, `dir`, `tar`, `oci`, `debian`, `recipe`";
     let Some(value) = top.required("base", hint) else { return Base::Scratch };
     let Some(mut table) = value.table("write `[base]` and below it `scratch = true`, for example") else {
         return Base::Scratch;
     };
     let cx = table.cx;
-    let kinds = ["scratch", "host", "dir", "tar", "debian", "recipe"];
+    let kinds = ["scratch", "host", "dir", "tar", "oci", "oci-layout", "docker-archive", "debian", "recipe"];
     let mut given: Vec<Value<'_>> = kinds.into_iter().filter_map(|kind| table.take(kind)).collect();
     given.sort_by_key(|value| value.key_span.start);
     if given.is_empty() {
@@ -47,6 +48,7 @@ fn read_kind(value: &Value<'_>) -> Option<Base> {
         "host" => host(value),
         "dir" => Some(Base::Dir { path: cx.host_path(&value.string()?, Kind::Directory)? }),
         "tar" => tar(value),
+        "oci" | "oci-layout" | "docker-archive" => container::read(value),
         "debian" => debian::read(value).map(Base::Debian),
         _ => Some(Base::Recipe { path: cx.host_path(&value.string()?, Kind::File)? }),
     }

@@ -91,10 +91,15 @@ impl<'a> Context<'a> {
             .ok()
     }
 
+    /// The directory of the recipe.
+    pub fn directory(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
     /// A file or directory of this machine that is there, taken from the directory of the recipe.
     pub fn host_path(&self, text: &Text, kind: Kind) -> Option<PathBuf> {
         let written = self.expand(text)?;
-        let dir = self.file.parent().unwrap_or(Path::new("/"));
+        let dir = self.directory();
         // Collecting the components drops `./`; `..` stays, it may stand behind a symlink.
         let path: PathBuf = dir.join(&written).components().collect();
         let (problem, hint) = match std::fs::metadata(&path) {

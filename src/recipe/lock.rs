@@ -16,6 +16,7 @@ pub use debian::DebianPins;
 use super::diagnostic::Diagnostic;
 use super::model::{Git, GitRef, Remote};
 use crate::error::{Error, Result};
+use crate::oci::{Digest, Hasher};
 use crate::source::{Algorithm, Pin};
 
 const VERSION: i64 = 1;
@@ -23,7 +24,7 @@ const HEAD: &str =
     "# Written by `isolith lock`. Keep it beside its recipe, under version control.\nversion = 1\n";
 
 /// The keys of entries that are written here.
-const OURS: [&str; 16] = [
+const OURS: [&str; 18] = [
     "url",
     "sha256",
     "sha512",
@@ -40,6 +41,8 @@ const OURS: [&str; 16] = [
     "version",
     "from",
     "files",
+    "image",
+    "digest",
 ];
 
 /// Where a pin stands in the lock file: `["base"]` or `["sources", NAME]`.
@@ -181,6 +184,21 @@ impl Lock {
         text(entry, "rev").map_or(Locked::Missing, |rev| Locked::To(rev.to_string()))
     }
 
+    /// The digest that the tag of an image is pinned to.
+    pub fn image(&self, place: &Place, written: &str) -> Locked<Digest> {
+        let Some(entry) = self.entry(place) else { return Locked::Missing };
+        if text(entry, "image") != Some(written) {
+            return Locked::Stale(describe(entry));
+        }
+        let digest = text(entry, "digest").and_then(|digest| digest.parse().ok());
+        digest.map_or(Locked::Missing, Locked::To)
+    }
+
+    /// Pins the tag of an image to a digest.
+    pub fn set_image(&mut self, place: &Place, written: &str, digest: &Digest) {
+        self.set(place, &[("image", written.into()), ("digest", digest.as_ref().into())]);
+    }
+
     /// Pins a file to fetch, of this many bytes.
     pub fn set_remote(&mut self, place: &Place, remote: &Remote, pin: &Pin, size: u64) {
         let url = remote.urls.first().map(String::as_str).unwrap_or_default();
@@ -300,7 +318,7 @@ fn is_same(a: &Value, b: &Value) -> bool {
 
 /// What is wrong with an entry, and where.
 fn mistake(entry: &Table) -> Option<(String, Option<Range<usize>>)> {
-    for key in ["url", "git", "tag", "branch"] {
+    for key in ["url", "git", "tag", "branch", "image"] {
         if let Some(item) = entry.get(key).filter(|item| item.as_str().is_none()) {
             return Some((format!("`{key}` is not a string"), item.span()));
         }
@@ -310,6 +328,11 @@ fn mistake(entry: &Table) -> Option<(String, Option<Range<usize>>)> {
         if item.as_str().and_then(|hex| Pin::new(algorithm, hex)).is_none() {
             return Some((format!("`{}` is not such a digest", algorithm.name()), item.span()));
         }
+    }
+    if let Some(item) = entry.get("digest")
+        && item.as_str().is_none_or(|digest| Hasher::like_text(digest).is_none())
+    {
+        return Some(("`digest` is not the digest of an image".to_string(), item.span()));
     }
     let item = entry.get("rev")?;
     let rev = item.as_str().filter(|rev| matches!(rev.len(), 40 | 64));
@@ -337,7 +360,7 @@ fn named(at: &GitRef) -> (&'static str, &str) {
 fn describe(entry: &Table) -> String {
     let part = |key| text(entry, key).map(|value| format!("{key} `{value}`"));
     let parts: Vec<String> =
-        ["url", "git", "tag", "branch", "debian", "wanted"].into_iter().filter_map(part).collect();
+        ["url", "git", "tag", "branch", "debian", "wanted", "image"].into_iter().filter_map(part).collect();
     match parts.is_empty() {
         true if entry.iter().any(|(_, item)| item.is_table()) => "Debian packages".to_string(),
         true => "nothing".to_string(),

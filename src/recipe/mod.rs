@@ -6,6 +6,7 @@
 
 mod args;
 mod base;
+mod container;
 mod context;
 mod debian;
 mod diagnostic;
@@ -34,7 +35,8 @@ pub use diagnostic::Diagnostic;
 pub use inputs::is_reserved;
 pub use lock::{DebianPins, Lock, Locked, Place};
 pub use model::{
-    Base, Dep, Git, GitRef, Healthcheck, Image, Mount, Origin, Output, Recipe, Remote, Source, Step,
+    Base, Dep, Git, GitRef, Healthcheck, Image, ImageBase, Mount, Origin, Output, Recipe, Remote, Source,
+    Step,
 };
 use reader::Table;
 pub use units::{size, time};

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use crate::base::debian::{Debian, SourceRequest};
 use crate::key::Network;
+use crate::oci::Platform;
+use crate::oci::source::Place;
 use crate::path::GuestPath;
 use crate::sandbox::Limits;
 use crate::source::Pin;
@@ -52,6 +54,8 @@ pub enum Base {
         /// Absolute.
         path: PathBuf,
     },
+    /// An image of a container.
+    Image(ImageBase),
     /// Packages of Debian.
     Debian(Debian),
     /// A tar archive that is fetched.
@@ -70,6 +74,17 @@ pub enum Base {
         /// Absolute path of its file.
         path: PathBuf,
     },
+}
+
+/// An image of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageBase {
+    /// Where it is.
+    pub place: Place,
+    /// Which of those of an index; this machine's when nothing is said.
+    pub platform: Option<Platform>,
+    /// What the recipe says, which is what lock files and messages say.
+    pub written: String,
 }
 
 /// An input that is laid in as a layer.

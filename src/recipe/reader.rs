@@ -191,6 +191,11 @@ impl<'a> Value<'a> {
         self.value.is_array()
     }
 
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// The elements of the array.
     pub fn array(&self, hint: &str) -> Option<Vec<Value<'a>>> {
         let Some(items) = self.value.as_array() else { return self.wrong_type("an array", hint) };

@@ -3,5 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bases;
 mod client;
+mod make;
 mod out;
+mod registries;

@@ -21,7 +21,7 @@ pub(super) fn stream<T>(
     image: &Reference,
     blob: &Descriptor,
     watch: &dyn Watch,
-    read: impl FnOnce(&mut dyn Read) -> Result<T>,
+    read: impl FnOnce(&mut (dyn Read + Send)) -> Result<T>,
 ) -> Result<T> {
     let matter = Matter { image, what: format!("the blob `{}`", blob.digest()) };
     if blob.size() > registry.access.max_size {
@@ -65,7 +65,7 @@ struct Stream<'a> {
     candidates: std::vec::IntoIter<Candidate>,
     /// The one that is asked.
     current: Option<(String, Server, Url)>,
-    open: Option<Box<dyn Read>>,
+    open: Option<Box<dyn Read + Send>>,
     /// Bytes passed on.
     offset: u64,
     size: u64,

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::net::{Access, Agents, Failure, Watch, interrupted, while_wanted};
 
 /// Who asks registries. Connections and tokens are kept as long as it lives.
+#[derive(Default)]
 pub struct Registry {
     access: Arc<Access>,
     credentials: Arc<Credentials>,
@@ -127,7 +128,7 @@ impl Registry {
         image: &Reference,
         blob: &Descriptor,
         watch: &dyn Watch,
-        read: impl FnOnce(&mut dyn Read) -> Result<T>,
+        read: impl FnOnce(&mut (dyn Read + Send)) -> Result<T>,
     ) -> Result<T> {
         self.wanted(watch, || blob::stream(self, image, blob, watch, read))
     }
