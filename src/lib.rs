@@ -14,6 +14,7 @@ pub mod net;
 pub mod oci;
 pub mod path;
 pub mod recipe;
+pub mod remote;
 pub mod sandbox;
 pub mod source;
 pub mod store;
