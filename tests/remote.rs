@@ -40,7 +40,7 @@ fn conforms(remote: &dyn Remote) {
     let plan = key(Subject::plan([DefinitionKey::from_bytes([1; 32])]), 1);
     let keys = [definition, action, plan];
     assert_eq!(remote.records(&keys).unwrap(), [None, None, None]);
-    assert_eq!(remote.records(&[]).unwrap(), [const { None::<Vec<u8>> }; 0]);
+    assert!(remote.records(&[]).unwrap().is_empty());
     assert!(remote.keys().unwrap().is_empty());
 
     // Blobs: whole, a range, absent.

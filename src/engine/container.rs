@@ -34,16 +34,15 @@ pub struct FromImage {
     pub layer: ImageLayer,
 }
 
+/// Nodes, and what each is called.
+type Named = Vec<(String, NodeId)>;
+
 /// What is noted of an imported layer. Paths need not be text.
 type Implied = (LayerId, Vec<Vec<u8>>);
 
 impl Planner<'_> {
     /// The stack of an image, and what its nodes are called. `digest` is what its tag is pinned to.
-    pub(super) fn image(
-        &mut self,
-        base: &ImageBase,
-        digest: Option<&Digest>,
-    ) -> Result<(Arc<Stack>, Vec<(String, NodeId)>)> {
+    pub(super) fn image(&mut self, base: &ImageBase, digest: Option<&Digest>) -> Result<(Arc<Stack>, Named)> {
         let place = match (&base.place, digest) {
             (Place::Registry(reference), Some(digest)) => {
                 Place::Registry(reference.clone_with_digest(digest.to_string()))

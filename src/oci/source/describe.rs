@@ -73,7 +73,7 @@ fn of_manifest(manifest: &ImageManifest, wanted: &Platform, configs: Configs) ->
     {
         return Err(Error::recipe("its layers are encrypted").because(bad.media_type().to_string()));
     }
-    config.image(manifest.layers().iter().cloned().map(Blob::Named).collect(), wanted)
+    config.image(manifest.layers().iter().map(|layer| Blob::Named(Box::new(layer.clone()))).collect(), wanted)
 }
 
 impl Config {

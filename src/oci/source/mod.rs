@@ -75,7 +75,7 @@ pub struct ImageLayer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Blob {
     /// Under their digest.
-    Named(Descriptor),
+    Named(Box<Descriptor>),
     /// A member of a tar archive.
     Member(String),
 }
