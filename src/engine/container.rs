@@ -12,7 +12,7 @@ use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::key::Definition;
 use crate::layer::{Owners, place, settle};
-use crate::oci::source::{Image, ImageLayer, Place, import};
+use crate::oci::source::{FromImage, Image, Place, import};
 use crate::oci::{Digest, Platform};
 use crate::path::GuestPath;
 use crate::recipe::ImageBase;
@@ -23,16 +23,6 @@ const FORM: u32 = 1;
 const IMAGES: &str = "image";
 /// The notes on layers: which directories their archives do not have.
 const IMPLIED: &str = "implied";
-
-/// A layer of an image.
-pub struct FromImage {
-    /// For messages: "layer 2 of 7 of `debian:12`".
-    pub what: String,
-    /// The image.
-    pub place: Place,
-    /// The layer.
-    pub layer: ImageLayer,
-}
 
 /// Nodes, and what each is called.
 type Named = Vec<(String, NodeId)>;
@@ -58,7 +48,7 @@ impl Planner<'_> {
             let definition = Definition::ImageLayer { diff_id: layer.diff_id.to_string() };
             let from = FromImage { what, place: place.clone(), layer: layer.clone() };
             let name = format!("base layer {}", at + 1);
-            let node = self.shared(name.clone(), definition, Work::ImageLayer(Box::new(from)));
+            let node = self.shared(name.clone(), definition, Work::ImageLayer(Arc::new(from)));
             named.push((name, node));
             nodes.push(node);
         }

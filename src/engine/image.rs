@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::pins::Pinning;
 use super::plan::{NodeId, Plan, Work};
 use super::stack::{manifest, view};
 use super::state::Knowledge;
@@ -13,7 +14,8 @@ use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Entry, Manifest, flatten};
 use crate::oci::image::config::{Empty, Healthcheck, History, RunConfig};
-use crate::oci::image::{Packer, Part, Parts, write_archive, write_docker_archive, write_layout};
+use crate::oci::image::{Packer, Part, Parts, Reader, write_archive, write_docker_archive, write_layout};
+use crate::oci::source::FromImage;
 use crate::path::GuestPath;
 use crate::recipe::Recipe;
 use crate::store::Store;
@@ -34,6 +36,8 @@ pub struct Made {
     pub key: String,
     /// The command of a step.
     pub command: Option<String>,
+    /// Where a layer of an image came from.
+    pub original: Option<Arc<FromImage>>,
 }
 
 /// How the layers of the finished stack came to be, lowest first, and those of outputs.
@@ -69,7 +73,11 @@ fn of(plan: &Plan, knowledge: &Knowledge, node: NodeId) -> Option<Made> {
         }
     };
     let key = known.action.map_or_else(|| plan.nodes[node].key.to_hex(), |key| key.to_hex());
-    Some(Made { layer: known.layer, recipe, what, key, command })
+    let original = match &plan.nodes[node].work {
+        Work::ImageLayer(from) => Some(from.clone()),
+        _ => None,
+    };
+    Some(Made { layer: known.layer, recipe, what, key, command, original })
 }
 
 /// How many layers an image has.
@@ -136,15 +144,15 @@ impl Session {
         if target.form == ImageForm::DockerArchive {
             let named = tag.contains([':', '/']);
             let name = if named { tag } else { format!("{}:{tag}", built.recipe.name) };
-            return write_docker_archive(&target.path, &parts, &name);
+            return self.packing(options, observer, |packer| {
+                write_docker_archive(&target.path, &parts, &name, packer)
+            });
         }
-        self.packing(observer, |packer| {
-            let image = parts.assemble(packer, options.compression)?;
+        self.packing(options, observer, |packer| {
+            let image = parts.assemble(packer)?;
             match target.form {
-                ImageForm::OciArchive => {
-                    write_archive(&target.path, &image, &tag, packer, options.compression)?
-                }
-                _ => write_layout(&target.path, &image, &tag, packer, options.compression)?,
+                ImageForm::OciArchive => write_archive(&target.path, &image, &tag, packer)?,
+                _ => write_layout(&target.path, &image, &tag, packer)?,
             }
             Ok(image.manifest.digest)
         })
@@ -153,14 +161,20 @@ impl Session {
     /// Lets `work` pack layers.
     pub(super) fn packing<T>(
         &self,
+        options: ImageOptions,
         observer: &dyn Observer,
         work: impl FnOnce(&Packer) -> Result<T>,
     ) -> Result<T> {
+        let pinner = self.pinner(Pinning::Required, observer);
+        let original = |from: &FromImage, read: Reader| {
+            pinner.images.layer(&from.place, &from.layer.blob, &pinner.watch(&from.what), read)
+        };
         let tell = |what: &str, bytes, done| {
             observer.event(Event::Packing { what: what.to_string(), bytes, done });
         };
         let wanted = || !self.cancel.load(Ordering::Relaxed);
-        work(&Packer { store: &self.store, tell: &tell, wanted: &wanted })
+        let compression = options.compression;
+        work(&Packer { store: &self.store, compression, original: &original, tell: &tell, wanted: &wanted })
     }
 
     /// What the image of an output, or of the stack, is made of.
@@ -192,13 +206,15 @@ impl Session {
                 what: "merge".to_string(),
                 key: layer.to_hex(),
                 command: None,
+                original: None,
             })
         };
         let apart = options.layers == Layers::Step && !layers.is_empty();
         let parts = match apart {
-            true => {
-                layers.iter().map(|layer| stored(&self.store, &find(layer))).collect::<Result<Vec<_>>>()?
-            }
+            true => layers
+                .iter()
+                .map(|layer| stored(&self.store, &find(layer), &built.made))
+                .collect::<Result<_>>()?,
             false => vec![flattened(&self.store, recipe, &layers)?],
         };
         // What is not seen in the layers is seen in the history all the same.
@@ -237,7 +253,7 @@ fn history(made: &Made) -> History {
 }
 
 /// A layer of the store.
-fn stored(store: &Store, made: &Made) -> Result<Part> {
+fn stored(store: &Store, made: &Made, all: &[Made]) -> Result<Part> {
     let fs = store.layer_fs(&made.layer);
     let annotations = [("recipe", &made.recipe), ("made-by", &made.what), ("key", &made.key)];
     let mut annotations: BTreeMap<String, String> =
@@ -249,6 +265,7 @@ fn stored(store: &Store, made: &Made) -> Result<Part> {
         name: made.what.clone(),
         history: history(made),
         annotations,
+        original: original(made, all),
     })
 }
 
@@ -273,7 +290,19 @@ fn flattened(store: &Store, recipe: &Recipe, layers: &[LayerId]) -> Result<Part>
             ("dev.isolith.layer".to_string(), id),
         ]
         .into(),
+        original: None,
     })
+}
+
+/// The archive that a layer goes out with as it came in. Where two archives of different bytes are one layer, because
+/// they differ in what layers do not keep or in which directories they leave open, it is packed anew.
+fn original(made: &Made, all: &[Made]) -> Option<Arc<FromImage>> {
+    let same = all.iter().filter(|other| other.layer == made.layer);
+    let originals: Option<Vec<_>> = same.map(|other| other.original.as_ref()).collect();
+    let originals = originals?;
+    let first = originals.first()?;
+    let one = originals.iter().all(|other| other.layer.diff_id == first.layer.diff_id);
+    one.then(|| Arc::clone(first))
 }
 
 /// Of which recipe an image is.
@@ -353,9 +382,9 @@ impl Session {
         };
         let cancelled = || self.cancel.load(Ordering::Relaxed);
         let told = Told { tell: &tell, cancelled: &cancelled };
-        self.packing(observer, |packer| {
-            let image = parts.assemble(packer, options.compression)?;
-            push(&registry, to, &image, packer, options.compression, &told)?;
+        self.packing(options, observer, |packer| {
+            let image = parts.assemble(packer)?;
+            push(&registry, to, &image, packer, &told)?;
             Ok(image.manifest.digest)
         })
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::container::FromImage;
 use crate::base::debian::{Package, SourcePackage};
 use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
+use crate::oci::source::FromImage;
 use crate::path::GuestPath;
 use crate::recipe::{Git, Recipe, Remote, Step};
 use crate::source::{Lay, Pin};
@@ -62,7 +62,7 @@ pub enum Work {
     /// Find what directories that several packages have in common look like.
     Directories(Box<Shared>),
     /// Get a layer of an image.
-    ImageLayer(Box<FromImage>),
+    ImageLayer(Arc<FromImage>),
     /// Put right what the layers of an image leave open.
     ImageTop {
         /// The layers, lowest first.

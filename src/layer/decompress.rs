@@ -7,29 +7,53 @@ use crate::error::{Error, Result};
 /// Memory that the xz decoder may use; its largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 
+/// How an archive is compressed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Gzip,
+    Xz,
+    Zstd,
+    Bzip2,
+    Plain,
+}
+
+/// Told from the first six bytes.
+fn form(start: &[u8]) -> Form {
+    // A frame of zstd, or a skippable frame in front of one (RFC 8878).
+    let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+    match start {
+        [0x1f, 0x8b, ..] => Form::Gzip,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Form::Xz,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
+        _ if skippable => Form::Zstd,
+        [b'B', b'Z', b'h', ..] => Form::Bzip2,
+        _ => Form::Plain,
+    }
+}
+
+/// Whether [`decompress`] has something to do with bytes that begin with these, six of them or all.
+pub fn is_compressed(start: &[u8]) -> bool {
+    form(start) != Form::Plain
+}
+
 /// The plain bytes of a gzip, xz, bzip2 or zstd stream (several in a row count as one), or of a plain one.
 pub fn decompress<'a>(mut reader: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
     let failed = |why: io::Error| Error::machine("cannot decompress the archive").because(why);
     let mut magic = Vec::new();
     (&mut reader).take(6).read_to_end(&mut magic).map_err(failed)?;
-    let is = |start: &[u8]| magic.starts_with(start);
-    let (gzip, xz, bzip2) = (is(&[0x1f, 0x8b]), is(b"\xfd7zXZ\0"), is(b"BZh"));
-    // A frame, or a skippable frame in front of one (RFC 8878).
-    let skippable = magic.len() >= 4 && magic[0] & 0xf0 == 0x50 && magic[1..4] == [0x2a, 0x4d, 0x18];
-    let zstd = is(&[0x28, 0xb5, 0x2f, 0xfd]) || skippable;
+    let form = form(&magic);
     let whole = Cursor::new(magic).chain(reader);
-    Ok(if gzip {
-        Box::new(flate2::read::MultiGzDecoder::new(whole))
-    } else if xz {
-        let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-            .map_err(|why| failed(why.into()))?;
-        Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
-    } else if zstd {
-        Box::new(zstd::stream::read::Decoder::new(whole).map_err(failed)?)
-    } else if bzip2 {
-        Box::new(bzip2::read::MultiBzDecoder::new(whole))
-    } else {
-        Box::new(whole)
+    Ok(match form {
+        Form::Gzip => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Form::Xz => {
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                    .map_err(|why| failed(why.into()))?;
+            Box::new(liblzma::read::XzDecoder::new_stream(whole, stream))
+        }
+        Form::Zstd => Box::new(zstd::stream::read::Decoder::new(whole).map_err(failed)?),
+        Form::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        Form::Plain => Box::new(whole),
     })
 }
 

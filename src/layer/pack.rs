@@ -89,18 +89,6 @@ pub(super) fn pack_into(
     sink.zeros(&[0; 2 * BLOCK])
 }
 
-/// How many bytes the archive of a layer has.
-pub fn packed_size(manifest: &Manifest) -> Result<u64> {
-    let mut size = 2 * BLOCK as u64;
-    for entry in manifest.entries() {
-        size += members(entry, manifest)?.iter().map(|member| member.blocks.len() as u64).sum::<u64>();
-        if let Kind::File { size: data, .. } = entry.kind {
-            size += data + padding(data) as u64;
-        }
-    }
-    Ok(size)
-}
-
 /// The members of an entry: itself, and behind an opaque directory what makes it that.
 fn members(entry: &Entry, manifest: &Manifest) -> Result<Vec<Member>> {
     if entry.path.name().starts_with(WHITEOUT) {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::super::testing::*;
-use super::super::{IdShift, Kind, Xattrs, pack, packed_size};
+use super::super::{IdShift, Kind, Xattrs, pack};
 use super::*;
 use crate::digest::LayerId;
 
@@ -106,7 +106,6 @@ fn decompressed(program: &[&str], bytes: &[u8]) -> Vec<u8> {
 fn other_programs_decompress_it_to_the_very_archive() {
     let (manifest, contents) = sample();
     let tar = contents.tar(&manifest);
-    assert_eq!(packed_size(&manifest).unwrap(), tar.len() as u64);
     for (compression, program) in [(Compression::Gzip, ["gzip", "-d"]), (Compression::Zstd, ["zstd", "-d"])] {
         let (bytes, known) = contents.packed(&manifest, compression);
         assert!(decompressed(&program, &bytes) == tar, "{compression:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,6 @@ use super::blobs::Packer;
 use super::config::{INDEX, MANIFEST};
 use super::{Image, Json};
 use crate::error::{Error, Result};
-use crate::layer::Compression;
 
 /// The content of the file `oci-layout`.
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -47,7 +46,7 @@ fn index(manifests: Vec<Value>) -> Index {
 ///
 /// # Errors
 /// Something else is there.
-pub fn write_layout(dir: &Path, image: &Image, tag: &str, packer: &Packer, form: Compression) -> Result<()> {
+pub fn write_layout(dir: &Path, image: &Image, tag: &str, packer: &Packer) -> Result<()> {
     let blobs = dir.join("blobs/sha256");
     let (marker, list) = (dir.join("oci-layout"), dir.join("index.json"));
     let is_empty = match fs::read_dir(dir) {
@@ -60,13 +59,15 @@ pub fn write_layout(dir: &Path, image: &Image, tag: &str, packer: &Packer, form:
             .hint("name an empty or a new directory"));
     }
     fs::create_dir_all(&blobs).map_err(|why| Error::io("create directory", &blobs, why))?;
-    for (part, packed) in &image.layers {
-        let to = blobs.join(hex(&packed.digest));
-        if fs::metadata(&to).is_ok_and(|there| there.is_file() && there.len() == packed.size) {
+    for (part, blob) in &image.layers {
+        let to = dir.join(blob_path(&blob.refers.digest));
+        if fs::metadata(&to).is_ok_and(|there| there.is_file() && there.len() == blob.refers.size) {
             continue;
         }
-        let mut blob = packer.open(part, packed, form)?;
-        write(&to, &mut blob.file)?;
+        if let Some(dir) = to.parent() {
+            fs::create_dir_all(dir).map_err(|why| Error::io("create directory", dir, why))?;
+        }
+        write(&to, &mut packer.open(part, blob)?)?;
     }
     for json in [&image.config, &image.manifest] {
         write(&blobs.join(hex(&json.digest)), &mut &json.bytes[..])?;
@@ -87,6 +88,11 @@ pub fn write_layout(dir: &Path, image: &Image, tag: &str, packer: &Packer, form:
     write(&list, &mut &json.bytes[..])?;
     // Last: a directory with it is a whole layout.
     write(&marker, &mut LAYOUT.as_bytes())
+}
+
+/// Where a blob lies in a layout.
+fn blob_path(digest: &str) -> String {
+    format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 
 /// The hex digits of a digest.
@@ -119,13 +125,7 @@ pub(super) fn whole_file(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>
 }
 
 /// Writes an image as a tar archive of a layout. The same image gives the same bytes.
-pub fn write_archive(
-    file: &Path,
-    image: &Image,
-    tag: &str,
-    packer: &Packer,
-    form: Compression,
-) -> Result<()> {
+pub fn write_archive(file: &Path, image: &Image, tag: &str, packer: &Packer) -> Result<()> {
     let index = Json::of(&index(vec![listed(image, tag)?]))?;
     whole_file(file, |out| {
         let mut tar = Archive::new(out, file);
@@ -139,9 +139,8 @@ pub fn write_archive(
             )?;
         }
         let mut there = std::collections::HashSet::new();
-        for (part, packed) in image.layers.iter().filter(|(_, packed)| there.insert(&packed.digest)) {
-            let mut blob = packer.open(part, packed, form)?;
-            tar.file(&format!("blobs/sha256/{}", hex(&packed.digest)), blob.size, &mut blob.file)?;
+        for (part, blob) in image.layers.iter().filter(|(_, blob)| there.insert(&blob.refers.digest)) {
+            tar.file(&blob_path(&blob.refers.digest), blob.refers.size, &mut packer.open(part, blob)?)?;
         }
         tar.file("index.json", index.bytes.len() as u64, &mut &index.bytes[..])?;
         tar.file("oci-layout", LAYOUT.len() as u64, &mut LAYOUT.as_bytes())?;
@@ -181,19 +180,33 @@ impl<'a> Archive<'a> {
         self.header(name, 0, tar::EntryType::Directory, 0o755)
     }
 
-    /// Begins a file; its `size` bytes are put behind.
-    pub fn begin(&mut self, name: &str, size: u64) -> Result<()> {
-        self.header(name, size, tar::EntryType::Regular, 0o644)
+    /// A file whose size is known when `fill` has written it.
+    pub fn file_of(&mut self, name: &str, fill: impl FnOnce(&mut dyn Write) -> Result<u64>) -> Result<()> {
+        let at = self.seek(io::SeekFrom::Current(0))?;
+        self.header(name, 0, tar::EntryType::Regular, 0o644)?;
+        let size = fill(&mut self.out)?;
+        self.end(size)?;
+        let end = self.seek(io::SeekFrom::Start(at))?;
+        self.header(name, size, tar::EntryType::Regular, 0o644)?;
+        self.seek(io::SeekFrom::Start(end)).map(drop)
     }
 
-    /// Ends a file of `size` bytes.
-    pub fn end(&mut self, size: u64) -> Result<()> {
+    /// Goes to another place. Gives the one where it was.
+    fn seek(&mut self, to: io::SeekFrom) -> Result<u64> {
+        let seek = |out: &mut io::BufWriter<&mut File>| {
+            let at = out.stream_position()?;
+            out.seek(to).map(|_| at)
+        };
+        seek(&mut self.out).map_err(|why| Error::io("write", self.path, why))
+    }
+
+    fn end(&mut self, size: u64) -> Result<()> {
         let padding = (512 - size % 512) % 512;
         self.put(&[0; 512][..padding as usize])
     }
 
     pub fn file(&mut self, name: &str, size: u64, from: &mut dyn Read) -> Result<()> {
-        self.begin(name, size)?;
+        self.header(name, size, tar::EntryType::Regular, 0o644)?;
         let copied = io::copy(&mut from.take(size), &mut self.out)
             .map_err(|why| Error::io("write", self.path, why))?;
         if copied != size {
@@ -205,10 +218,5 @@ impl<'a> Archive<'a> {
     pub fn finish(mut self) -> Result<()> {
         self.put(&[0; 1024])?;
         self.out.flush().map_err(|why| Error::io("write", self.path, why))
-    }
-
-    /// Where plain bytes can be written.
-    pub fn writer(&mut self) -> &mut dyn Write {
-        &mut self.out
     }
 }

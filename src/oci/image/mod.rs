@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-pub use blobs::{BlobFile, Packer};
+pub use blobs::{Blob, Packer, Reader};
 pub use docker::write_docker_archive;
 pub use layout::{write_archive, write_layout};
 #[cfg(feature = "net")]
@@ -24,7 +24,8 @@ pub use push::{Told, push};
 
 use self::config::{CONFIG, Config, History, ImageManifest, MANIFEST, Refers, RootFs, RunConfig};
 use crate::error::{Error, Result};
-use crate::layer::{Compression, Entry, Manifest, Packed, time};
+use crate::layer::{Entry, Manifest, time};
+use crate::oci::source::FromImage;
 
 /// Where the bytes of a layer's files are.
 pub type Content = Arc<dyn Fn(&Entry) -> Result<PathBuf> + Send + Sync>;
@@ -42,6 +43,8 @@ pub struct Part {
     pub history: History,
     /// Annotations of the layer.
     pub annotations: BTreeMap<String, String>,
+    /// The image it came out of. It goes out as it came in.
+    pub original: Option<Arc<FromImage>>,
 }
 
 /// What an image is made of.
@@ -96,7 +99,7 @@ pub struct Image {
     /// Its manifest, whose digest is that of the image.
     pub manifest: Json,
     /// The layers, in order.
-    pub layers: Vec<(Part, Packed)>,
+    pub layers: Vec<(Part, Blob)>,
 }
 
 impl Parts {
@@ -121,25 +124,15 @@ impl Parts {
     }
 
     /// Packs what has not been packed yet, and writes the documents.
-    pub fn assemble(self, packer: &Packer, compression: Compression) -> Result<Image> {
-        let packed = packer.all(&self.layers, compression)?;
-        let config = self.config(packed.iter().map(|packed| packed.diff_id.clone()).collect())?;
-        let layers: Vec<(Part, Packed)> = self.layers.into_iter().zip(packed).collect();
-        let refers = layers.iter().map(|(part, packed)| {
-            let mut annotations = packed.annotations.clone();
-            annotations.extend(part.annotations.clone());
-            Refers {
-                media_type: format!("application/vnd.oci.image.layer.v1.tar+{}", compression.name()),
-                digest: packed.digest.clone(),
-                size: packed.size,
-                annotations,
-            }
-        });
+    pub fn assemble(self, packer: &Packer) -> Result<Image> {
+        let blobs = packer.all(&self.layers)?;
+        let config = self.config(blobs.iter().map(|blob| blob.diff_id.clone()).collect())?;
+        let layers: Vec<(Part, Blob)> = self.layers.into_iter().zip(blobs).collect();
         let manifest = Json::of(&ImageManifest {
             schema_version: 2,
             media_type: MANIFEST,
             config: config.refers(CONFIG),
-            layers: refers.collect(),
+            layers: layers.iter().map(|(_, blob)| blob.refers.clone()).collect(),
             annotations: self.annotations,
         })?;
         Ok(Image { config, manifest, layers })

@@ -8,11 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Digest, MediaType};
 
-use super::{Image, Json, Packer};
+use super::{Blob, Image, Json, Packer, Part};
 use crate::error::{Error, Result};
-use crate::layer::{Compression, Packed};
 use crate::net::{Progress, Watch};
-use crate::oci::image::Part;
 use crate::oci::registry::Registry;
 
 /// Uploads under way at a time.
@@ -41,21 +39,15 @@ impl Watch for One<'_> {
     }
 }
 
-/// Puts an image under the tag of `to`. Blobs that the repository has are not sent again.
-pub fn push(
-    registry: &Registry,
-    to: &Reference,
-    image: &Image,
-    packer: &Packer,
-    form: Compression,
-    told: &Told,
-) -> Result<()> {
+/// Puts an image under the tag of `to`. Blobs that the registry has are not sent again: those of the repository, and those of
+/// a base that came out of another repository of it.
+pub fn push(registry: &Registry, to: &Reference, image: &Image, packer: &Packer, told: &Told) -> Result<()> {
     let mut there = HashSet::new();
-    let layers: Vec<_> = image.layers.iter().filter(|(_, packed)| there.insert(&packed.digest)).collect();
+    let layers: Vec<_> = image.layers.iter().filter(|(_, blob)| there.insert(&blob.refers.digest)).collect();
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
-        while let Some((part, packed)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(why) = layer(registry, to, part, packed, packer, form, told) {
+        while let Some((part, blob)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(why) = layer(registry, to, (part, blob), packer, told) {
                 next.store(layers.len(), Ordering::Relaxed);
                 failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(why);
             }
@@ -82,23 +74,26 @@ pub fn push(
 fn layer(
     registry: &Registry,
     to: &Reference,
-    part: &Part,
-    packed: &Packed,
+    (part, blob): (&Part, &Blob),
     packer: &Packer,
-    form: Compression,
     told: &Told,
 ) -> Result<()> {
     let watch = One { name: &part.name, told };
-    let blob = digest(&packed.digest)?;
-    if registry.has_blob(to, &blob, &watch)? {
+    let (digest, size) = (digest(&blob.refers.digest)?, blob.refers.size);
+    if registry.has_blob(to, &digest, &watch)? {
+        return Ok(());
+    }
+    // The registry that a base came out of has its layers, in another repository.
+    if let Some(from) = part.original.as_ref().and_then(|original| original.repository(to.registry()))
+        && registry.mount_blob(to, &digest, from, &watch)?
+    {
         return Ok(());
     }
     let began = std::time::Instant::now();
-    let mut open = || -> Result<Box<dyn Read>> { Ok(Box::new(packer.open(part, packed, form)?.file)) };
-    registry.push_blob(to, (&blob, packed.size), &watch, &mut open)?;
-    let rate = packed.size.saturating_mul(1000) / began.elapsed().as_millis().max(1) as u64;
-    let (bytes, total) = (packed.size, Some(packed.size));
-    watch.progress(Progress { url: format!("oci://{to}"), bytes, total, rate, done: true });
+    let mut open = || -> Result<Box<dyn Read>> { Ok(Box::new(packer.open(part, blob)?)) };
+    registry.push_blob(to, (&digest, size), &watch, &mut open)?;
+    let rate = size.saturating_mul(1000) / began.elapsed().as_millis().max(1) as u64;
+    watch.progress(Progress { url: format!("oci://{to}"), bytes: size, total: Some(size), rate, done: true });
     Ok(())
 }
 

@@ -50,6 +50,10 @@ pub(super) fn image(files: &Files, tag: Option<&str>, platform: Option<&Platform
         }
     };
     let machine = Platform::of_machine();
-    let blobs = item.layers.iter().flatten().cloned().map(Blob::Member).collect();
+    let blobs = item.layers.iter().flatten().map(|name| blob(files, name)).collect::<Result<_>>()?;
     Config::parse(&files.small(&item.config)?)?.image(blobs, platform.unwrap_or(&machine))
+}
+
+fn blob(files: &Files, name: &str) -> Result<Blob> {
+    Ok(Blob::Member { name: name.to_string(), plain: files.plain_size(name)? })
 }

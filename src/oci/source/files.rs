@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::layer::is_compressed;
 use crate::oci::MOST_MANIFEST;
 
 /// How many members an archive may have.
@@ -86,7 +87,7 @@ impl Files {
     }
 
     /// The bytes of a file as they come.
-    pub fn stream(&self, name: &str) -> Result<impl Read + Send + use<>> {
+    pub fn stream(&self, name: &str) -> Result<io::Take<File>> {
         let Some(members) = &self.members else {
             let path = self.path.join(name);
             let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -111,6 +112,16 @@ impl Files {
             }
         }
         Err(absent())
+    }
+
+    /// How many bytes a member has; none when they are compressed.
+    pub fn plain_size(&self, name: &str) -> Result<Option<u64>> {
+        let mut member = self.stream(name)?;
+        let size = member.limit();
+        let mut start = Vec::new();
+        let read = (&mut member).take(6).read_to_end(&mut start);
+        read.map_err(|e| Error::io("read", &self.path.join(name), e))?;
+        Ok((!is_compressed(&start)).then_some(size))
     }
 
     /// A small file as a whole.

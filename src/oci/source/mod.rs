@@ -5,6 +5,7 @@ mod docker;
 mod files;
 mod import;
 mod layout;
+mod original;
 mod pipe;
 
 use std::io::Read;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::net::Watch;
 
 pub use import::import;
+pub use original::FromImage;
 
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +79,12 @@ pub enum Blob {
     /// Under their digest.
     Named(Box<Descriptor>),
     /// A member of a tar archive.
-    Member(String),
+    Member {
+        /// Its name.
+        name: String,
+        /// How many bytes it has when it is a plain tar archive. Its digest is that of the layer then.
+        plain: Option<u64>,
+    },
 }
 
 /// Gives images and their bytes. Connections are kept as long as it lives.
@@ -179,10 +186,10 @@ impl Images {
                         let checked = Checked::new(file, blob.digest().clone(), Some(blob.size()));
                         read(&mut checked.map_err(|why| Error::io("read", path, why))?)
                     }
-                    Blob::Member(name) => read(&mut files.stream(name)?),
+                    Blob::Member { name, .. } => read(&mut files.stream(name)?),
                 }
             }
-            (Place::Registry(_), Blob::Member(_)) => {
+            (Place::Registry(_), Blob::Member { .. }) => {
                 Err(Error::machine("a registry has no members of archives"))
             }
         }
