@@ -55,6 +55,12 @@ impl DockerRegistry {
         self.dir.path().join("storage")
     }
 
+    /// What it was asked since it started, answered or not.
+    pub fn requests(&self) -> Vec<Request> {
+        let log = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).lines().filter_map(Request::of).collect()
+    }
+
     /// The scopes that tokens were asked for, and by whom.
     pub fn tokens(&self) -> Vec<String> {
         self.tokens.as_ref().map(|tokens| tokens.asked.lock().unwrap().clone()).unwrap_or_default()
@@ -80,6 +86,32 @@ impl DockerRegistry {
     }
 }
 
+/// A line of the log of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+}
+
+impl Request {
+    /// `ADDRESS - - [TIME] "METHOD PATH VERSION" STATUS BYTES …`, the "combined" form of Apache.
+    fn of(line: &str) -> Option<Request> {
+        let mut quoted = line.split('"').skip(1);
+        let mut asked = quoted.next()?.split(' ');
+        let mut answered = quoted.next()?.split_whitespace();
+        Some(Request {
+            method: asked.next()?.to_string(),
+            path: asked.next()?.to_string(),
+            status: answered.next()?.parse().ok()?,
+            bytes: answered.next()?.parse().ok()?,
+        })
+    }
+}
+
 impl Drop for DockerRegistry {
     fn drop(&mut self) {
         self.stop();
@@ -93,7 +125,7 @@ pub fn free_port() -> u16 {
 fn run(dir: &Path, port: u16, auth: Auth, tokens: Option<&TokenServer>) -> Child {
     let at = dir.display();
     let mut config = format!(
-        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n\
+        "version: 0.1\nlog:\n  level: error\n\
          storage:\n  filesystem:\n    rootdirectory: {at}/storage\n  delete:\n    enabled: true\n\
          http:\n  addr: 127.0.0.1:{port}\n  secret: x\n"
     );

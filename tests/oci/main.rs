@@ -6,5 +6,6 @@ mod common;
 mod bases;
 mod client;
 mod make;
+mod originals;
 mod out;
 mod registries;
