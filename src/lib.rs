@@ -19,6 +19,7 @@ pub mod sandbox;
 pub mod source;
 pub mod store;
 pub mod sys;
+pub mod trust;
 pub mod ui;
 
 pub use error::{Error, Result};

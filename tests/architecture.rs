@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Dependencies point down this list only.
-const ORDER: [&str; 20] = [
-    "main", "cli", "ui", "engine", "recipe", "key", "base", "source", "remote", "oci", "sandbox", "layer",
-    "store", "config", "net", "sys", "digest", "error", "path", "lib",
+const ORDER: [&str; 21] = [
+    "main", "cli", "ui", "engine", "recipe", "key", "base", "source", "trust", "remote", "oci", "sandbox",
+    "layer", "store", "config", "net", "sys", "digest", "error", "path", "lib",
 ];
 
 /// What may be used against the order: data that several modules share, and where it is used from.

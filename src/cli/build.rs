@@ -7,12 +7,15 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use super::outputs::Wanted;
+use super::remotes::RemoteArgs;
 use super::request::RecipeArgs;
 use super::target::RecipeRef;
 use super::{Context, outputs, target};
 use crate::config::{Progress, Settings};
 use crate::engine::verify::{Outside, Setting};
-use crate::engine::{Built, CachePolicy, Event, ImageOptions, Observer, Request, Session, Target};
+use crate::engine::{
+    Built, CachePolicy, Event, ImageOptions, Observer, Remotes, Request, Session, Target, Wanted as Look,
+};
 use crate::error::{Class, Error, Result};
 use crate::sys::process;
 use crate::ui::shell_words;
@@ -23,6 +26,8 @@ pub(super) struct Args {
     recipe: RecipeRef,
     #[command(flatten)]
     args: RecipeArgs,
+    #[command(flatten)]
+    remotes: RemoteArgs,
     /// Steps that may run at once (default: number of cpus)
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     jobs: Option<usize>,
@@ -96,8 +101,11 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
         None if args.no_cache => CachePolicy::Ignore,
         None => CachePolicy::Use,
     };
-    let set = args.args.set;
-    build_and_export(context, &settings, &request, &set, ImageOptions::default(), |built| {
+    let to_dir = settings.output_dir.value.is_some() && !is_round;
+    request.wanted = if args.output.is_some() || to_dir { Look::Outputs } else { Look::Nothing };
+    let remotes = if is_round { Remotes::default() } else { args.remotes.remotes(context, &settings)? };
+    let task = Task { settings: &settings, request: &request, set: &args.args.set, remotes };
+    build_and_export(context, task, ImageOptions::default(), |built| {
         match (&args.output, &settings.output_dir.value) {
             (Some(target), _) => outputs::choose(built, None, target),
             (None, Some(dir)) if !is_round && !built.outputs.is_empty() => {
@@ -108,16 +116,23 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     })
 }
 
+/// What is to be built, and with what.
+pub(super) struct Task<'a> {
+    pub settings: &'a Settings,
+    pub request: &'a Request,
+    /// Arguments of the recipe, as they were given.
+    pub set: &'a [(String, String)],
+    pub remotes: Remotes,
+}
+
 /// Builds, writes what `choose` wants of the result, and says what happened.
 pub(super) fn build_and_export(
     context: &Context,
-    settings: &Settings,
-    request: &Request,
-    set: &[(String, String)],
+    task: Task,
     options: ImageOptions,
     choose: impl FnOnce(&Built) -> Result<Vec<Wanted>>,
 ) -> Result<ExitCode> {
-    build_and(context, settings, request, set, |session, built, observer| {
+    build_and(context, task, |session, built, observer| {
         export(session, built, &choose(built)?, options, &context.surroundings.env.cwd, observer)
     })
 }
@@ -125,12 +140,10 @@ pub(super) fn build_and_export(
 /// Builds, does `then` with the result unless a step failed, and says what happened.
 pub(super) fn build_and(
     context: &Context,
-    settings: &Settings,
-    request: &Request,
-    set: &[(String, String)],
+    Task { settings, request, set, remotes }: Task,
     then: impl FnOnce(&mut Session, &Built, &dyn Observer) -> Result<()>,
 ) -> Result<ExitCode> {
-    let mut session = context.session(settings)?;
+    let mut session = context.session(settings)?.with_remotes(remotes);
     let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
     let held = HoldFinished { inner: progress.as_ref(), held: Mutex::new(None) };
     let result = session.build(request, &held).and_then(|built| {

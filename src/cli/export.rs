@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use super::remotes::RemoteArgs;
 use super::request::RecipeArgs;
 use super::target::RecipeRef;
 use super::{Context, build, outputs, target};
 use crate::config::Progress;
-use crate::engine::{ImageOptions, Layers, Target};
+use crate::engine::{ImageOptions, Layers, Request, Target, Wanted};
 use crate::error::{Error, Result};
 use crate::layer::Compression;
 
@@ -31,6 +32,8 @@ pub(super) struct How {
     pub image: ImageArgs,
     #[command(flatten)]
     pub args: RecipeArgs,
+    #[command(flatten)]
+    pub remotes: RemoteArgs,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
     pub progress: Option<Progress>,
@@ -65,6 +68,15 @@ impl Of {
         match self.stack {
             true => Ok(outputs::stack(built, target)),
             false => outputs::choose(built, self.name.as_deref().or(output), target),
+        }
+    }
+
+    /// The same, for the build: what has to be in the store.
+    pub fn look(&self, output: Option<&str>) -> Wanted {
+        match (self.stack, self.name.as_deref().or(output)) {
+            (true, _) => Wanted::Stack,
+            (false, Some(name)) => Wanted::Output(name.to_string()),
+            (false, None) => Wanted::Outputs,
         }
     }
 
@@ -116,11 +128,14 @@ fn compression(text: &str) -> Result<Compression, String> {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     target::check(&args.target)?;
     let RecipeRef { recipe, step: output } = args.recipe;
-    let How { of, image, args: common, progress } = args.how;
+    let How { of, image, args: common, remotes, progress } = args.how;
     of.check(output.as_deref())?;
     let settings = context.settings(None, progress)?;
-    let request = common.request(recipe, None, &settings)?;
-    build::build_and_export(context, &settings, &request, &common.set, image.options(), |built| {
+    let wanted = of.look(output.as_deref());
+    let request = Request { wanted, ..common.request(recipe, None, &settings)? };
+    let remotes = remotes.remotes(context, &settings)?;
+    let task = build::Task { settings: &settings, request: &request, set: &common.set, remotes };
+    build::build_and_export(context, task, image.options(), |built| {
         of.choose(built, output.as_deref(), &args.target)
     })
 }

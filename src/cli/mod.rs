@@ -9,11 +9,13 @@ mod doctor;
 mod explain;
 mod export;
 mod init;
+mod key;
 mod lock;
 mod log;
 mod outputs;
 #[cfg(feature = "net")]
 mod push;
+mod remotes;
 mod request;
 mod run;
 mod sbom;
@@ -50,6 +52,8 @@ pub struct Surroundings {
     /// Where credentials for registries may be, the first one with an entry counts (containers-auth.json(5),
     /// docker-config(5)).
     pub auth_files: Vec<PathBuf>,
+    /// `CI` is set, as continuous integration does, and not to `false`.
+    pub ci: bool,
 }
 
 impl Surroundings {
@@ -80,11 +84,13 @@ impl Surroundings {
                 http_proxy: text(&["http_proxy", "all_proxy", "ALL_PROXY"]),
                 https_proxy: text(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
                 no_proxy: text(&["no_proxy", "NO_PROXY"]),
+                trusted_keys: text(&["ISOLITH_TRUSTED_KEYS"]),
                 certificates: path("SSL_CERT_FILE"),
                 cpus: std::thread::available_parallelism().map_or(1, usize::from),
             },
             no_color: path("NO_COLOR").is_some(),
             term: std::env::var("TERM").ok(),
+            ci: text(&["CI"]).is_some_and(|value| value != "false"),
         }
     }
 }
@@ -151,6 +157,8 @@ enum Command {
     Sbom(sbom::Args),
     /// Check whether this machine can run sandboxes, and say how to mend it
     Doctor(doctor::Args),
+    /// The key that signs results which are shared
+    Key(key::Args),
     /// Write a starter recipe
     Init(init::Args),
     /// Print a completion script for a shell
@@ -250,6 +258,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Store(args) => store::run(context, args),
         Command::Sbom(args) => sbom::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
+        Command::Key(args) => key::run(context, args),
         Command::Init(args) => init::run(context, args),
         Command::Completions(args) => completions::run(context, args),
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::export::How;
 use super::target::RecipeRef;
 use super::{Context, build};
-use crate::engine::{Event, ImageForm, ImageTarget, Target};
+use crate::engine::{Event, ImageForm, ImageTarget, Request, Target};
 use crate::error::{Error, Result};
 use crate::oci::registry::Credentials;
 use crate::oci::{Reference, parse_reference};
@@ -39,20 +39,23 @@ fn parse_to(text: &str) -> Result<Reference, String> {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let RecipeRef { recipe, step: output } = args.recipe;
-    let How { of, image, args: common, progress } = args.how;
+    let How { of, image, args: common, remotes, progress } = args.how;
     of.check(output.as_deref())?;
     let settings = context.settings(None, progress)?;
     if settings.inputs.offline.as_ref().is_some_and(|offline| offline.value) || context.global.offline {
         return Err(Error::usage("cannot push: `offline` says that no socket is opened")
             .hint("write the image to a file instead: isolith export RECIPE oci-archive:FILE"));
     }
-    let request = common.request(recipe, None, &settings)?;
+    let wanted = of.look(output.as_deref());
+    let request = Request { wanted, ..common.request(recipe, None, &settings)? };
     let options = image.options();
     let credentials = Credentials { files: context.surroundings.auth_files.clone() };
     // Of the target only its kind counts for the choice of an output.
     let target = ImageTarget { form: ImageForm::OciArchive, path: args.to.to_string().into(), tag: None };
     let target = Target::Image(target);
-    build::build_and(context, &settings, &request, &common.set, |session, built, observer| {
+    let remotes = remotes.remotes(context, &settings)?;
+    let task = build::Task { settings: &settings, request: &request, set: &common.set, remotes };
+    build::build_and(context, task, |session, built, observer| {
         for wanted in of.choose(built, output.as_deref(), &target)? {
             let output = wanted.name;
             let name = output.as_deref();

@@ -90,6 +90,7 @@ impl RecipeArgs {
             locked: self.locked,
             secrets,
             until,
+            wanted: Default::default(),
             conditions: Default::default(),
         })
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::remotes::RemoteArgs;
 use super::request::{RecipeArgs, parse_set};
 use super::target::RecipeRef;
 use super::{Context, attend};
@@ -30,6 +31,8 @@ pub(super) struct Args {
     target: RecipeRef,
     #[command(flatten)]
     args: RecipeArgs,
+    #[command(flatten)]
+    remotes: RemoteArgs,
     /// Fail (exit code 4) instead of running a step
     #[arg(long)]
     fail_on_miss: bool,
@@ -111,7 +114,8 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
         limits: Limits { memory: how.memory, cpus: how.cpus, pids: how.pids, time: how.time, disk: how.disk },
     };
     let ports = if how.publish.is_empty() { None } else { Some(Ports::bind(&how.publish)?) };
-    let mut session = context.session(&settings)?;
+    let remotes = args.remotes.remotes(context, &settings)?;
+    let mut session = context.session(&settings)?.with_remotes(remotes);
     session.prepare()?;
     if let Some(ports) = ports.as_ref().filter(|_| !context.global.quiet) {
         for Publish { host, guest, protocol } in ports.published() {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::remotes::RemoteArgs;
 use super::request::OneRecipe;
 use super::{Context, attend};
 use crate::config::Progress;
@@ -13,6 +14,8 @@ use crate::error::Result;
 pub(super) struct Args {
     #[command(flatten)]
     recipe: OneRecipe,
+    #[command(flatten)]
+    remotes: RemoteArgs,
     /// The state the step left, whether it failed or not, instead of the one it starts from
     #[arg(long)]
     after: bool,
@@ -25,7 +28,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, None)?;
     let request = args.recipe.request(&settings)?;
     let state = if args.after { State::After } else { State::Before };
-    let mut session = context.session(&settings)?;
+    let mut session = context.session(&settings)?.with_remotes(args.remotes.remotes(context, &settings)?);
     session.prepare()?;
     let (with, terminal) = attend::lend(context)?;
     // Standard output is the command's.

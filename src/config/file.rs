@@ -9,26 +9,28 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Inputs, Origin, Progress, Setting, Settings};
+use super::{Inputs, Origin, Progress, Remotes, Setting, Settings};
 use crate::error::{Error, Result, did_you_mean};
 
 const OWN: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
 const PROGRESS: [&str; 4] = ["auto", "plain", "json", "quiet"];
 
 /// Lays the file at `path` over `settings`; a file that does not exist changes nothing. Relative paths in
-/// it are relative to the directory it is in.
-pub(super) fn apply(path: &Path, settings: &mut Settings) -> Result<()> {
+/// it are relative to the directory it is in. `of_repository` is whether it came with what is built.
+pub(super) fn apply(path: &Path, of_repository: bool, settings: &mut Settings) -> Result<()> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
         Err(error) => return Err(Error::io("read the configuration file", path, error)),
     };
-    File { path, text: &text }.apply(settings)
+    File { path, text: &text, of_repository }.apply(settings)
 }
 
 pub(super) struct File<'a> {
     path: &'a Path,
     text: &'a str,
+    /// It came with what is built, so it is not its user who speaks.
+    pub(super) of_repository: bool,
 }
 
 impl File<'_> {
@@ -49,7 +51,7 @@ impl File<'_> {
         settings: &mut Settings,
     ) -> Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        let origin = Origin::File(self.path.to_path_buf(), self.position(key.span().start).0);
+        let origin = self.origin(key.span().start);
         match key.get_ref().as_ref() {
             "store" => settings.store = Setting { value: dir.join(self.path_in(value)?), origin },
             "jobs" => settings.jobs = Setting { value: self.jobs(value)?, origin },
@@ -58,8 +60,9 @@ impl File<'_> {
                 settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
             }
             other if settings.inputs.take(self, dir, other, value, origin.clone())? => {}
+            other if settings.remotes.take(self, dir, (other, key.span()), value, origin.clone())? => {}
             other => {
-                let keys = [&OWN[..], &Inputs::KEYS].concat();
+                let keys = [&OWN[..], &Inputs::KEYS, &Remotes::KEYS].concat();
                 let message = format!("unknown setting `{other}`");
                 let hint = did_you_mean(other, keys.iter().copied())
                     .unwrap_or_else(|| format!("the settings are {}", keys.join(", ")));
@@ -103,6 +106,11 @@ impl File<'_> {
                 .unwrap_or_else(|| format!("it is one of {}", PROGRESS.join(", ")));
             self.wrong(value.span(), &format!("`{word}` is not a way to show progress"), Some(hint))
         })
+    }
+
+    /// What lies at a byte offset was said there.
+    pub(super) fn origin(&self, offset: usize) -> Origin {
+        Origin::File(self.path.to_path_buf(), self.position(offset).0)
     }
 
     /// Line and column, both from 1, of a byte offset.

@@ -101,7 +101,7 @@ pub(super) fn strings(file: &File<'_>, value: &Spanned<DeValue<'_>>) -> Result<V
     items.iter().map(|item| file.string(item).map(str::to_string)).collect()
 }
 
-fn number(file: &File<'_>, value: &Spanned<DeValue<'_>>, origin: Origin) -> Result<Setting<u64>> {
+pub(super) fn number(file: &File<'_>, value: &Spanned<DeValue<'_>>, origin: Origin) -> Result<Setting<u64>> {
     let number = match value.get_ref() {
         DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
         _ => None,

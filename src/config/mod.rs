@@ -6,6 +6,7 @@
 mod debian;
 mod file;
 mod inputs;
+mod remotes;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 pub use debian::{Debian, DebianMirror};
 pub use inputs::Inputs;
+pub use remotes::{PATIENCE, RemoteSettings, Remotes, Write};
 
 /// What the settings depend on from outside.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Env {
     pub https_proxy: Option<String>,
     /// `no_proxy` or `NO_PROXY`.
     pub no_proxy: Option<String>,
+    /// `ISOLITH_TRUSTED_KEYS`.
+    pub trusted_keys: Option<String>,
     /// `SSL_CERT_FILE`.
     pub certificates: Option<PathBuf>,
     /// Number of usable cpus.
@@ -112,6 +116,8 @@ pub struct Settings {
     pub output_dir: Setting<Option<PathBuf>>,
     /// How inputs are fetched.
     pub inputs: Inputs,
+    /// Where results are shared.
+    pub remotes: Remotes,
 }
 
 impl Settings {
@@ -127,9 +133,19 @@ impl Settings {
             progress: Setting { value: Progress::Auto, origin: Origin::Default },
             output_dir: Setting { value: None, origin: Origin::Default },
             inputs: Inputs::default(),
+            remotes: Remotes::default(),
         };
-        for path in user_file(env).into_iter().chain(repository_file(&env.cwd)) {
-            file::apply(&path, &mut settings)?;
+        let (of_user, of_repository) = (user_file(env), repository_file(&env.cwd));
+        for (path, of_repository) in [(of_user, false), (of_repository, true)] {
+            if let Some(path) = path {
+                file::apply(&path, of_repository, &mut settings)?;
+            }
+        }
+        if let Some(keys) = &env.trusted_keys {
+            let value =
+                keys.split([',', ' ', '\n']).filter(|key| !key.is_empty()).map(str::to_string).collect();
+            settings.remotes.trusted_keys =
+                Some(Setting { value, origin: Origin::Environment("ISOLITH_TRUSTED_KEYS") });
         }
         if let Some(store) = &env.store {
             settings.store =
@@ -154,6 +170,11 @@ impl Settings {
     }
 }
 
+/// The file of the key that signs when no setting names one; none without a home.
+pub fn default_key_file(env: &Env) -> Option<PathBuf> {
+    Some(user_dir(env)?.join("key"))
+}
+
 fn default_store(env: &Env) -> Result<PathBuf> {
     absolute(&env.xdg_cache_home)
         .or_else(|| Some(absolute(&env.home)?.join(".cache")))
@@ -165,8 +186,13 @@ fn default_store(env: &Env) -> Result<PathBuf> {
 }
 
 fn user_file(env: &Env) -> Option<PathBuf> {
+    Some(user_dir(env)?.join("config.toml"))
+}
+
+/// Where what belongs to the user is: settings and the key that signs.
+fn user_dir(env: &Env) -> Option<PathBuf> {
     let config = absolute(&env.xdg_config_home).or_else(|| Some(absolute(&env.home)?.join(".config")))?;
-    Some(config.join("isolith/config.toml"))
+    Some(config.join("isolith"))
 }
 
 /// The nearest `isolith.toml` at or above `cwd`.

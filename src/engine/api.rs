@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::pins::Pinning;
-use super::{ImageTarget, Made, StepReport};
+use super::{ImageTarget, Made, RemoteReport, StepReport};
 use crate::digest::{ActionKey, LayerId};
 use crate::recipe::Recipe;
 use crate::sandbox::{Conditions, Status};
@@ -31,6 +31,9 @@ pub struct Request {
     pub locked: bool,
     /// Stop when this step (of the recipe itself) and what it needs are there.
     pub until: Option<String>,
+    /// What of the result has to be in the store in the end. Without remotes all of it is; what only a remote has is
+    /// not brought here unless something wants to see it.
+    pub wanted: Wanted,
     /// What `verify` changes about the sandboxes; the default is the contract. What runs under other conditions
     /// is not recorded as a result.
     pub conditions: Conditions,
@@ -41,6 +44,20 @@ impl Request {
     pub(super) fn pinning(&self) -> Pinning<'static> {
         if self.locked { Pinning::Required } else { Pinning::Missing }
     }
+}
+
+/// What of a finished build is going to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wanted {
+    /// Nothing: it is enough to know it.
+    #[default]
+    Nothing,
+    /// The outputs that an export takes when none is named; of a recipe without outputs, the stack.
+    Outputs,
+    /// One output.
+    Output(String),
+    /// The finished stack.
+    Stack,
 }
 
 /// Which cached results may be used.
@@ -72,6 +89,8 @@ pub struct Built {
     pub made_outputs: BTreeMap<String, Made>,
     /// The step that failed, if one did.
     pub failure: Option<Failure>,
+    /// What each remote did; none that was not asked.
+    pub remotes: Vec<RemoteReport>,
     /// Wall time in milliseconds.
     pub wall_ms: u64,
 }

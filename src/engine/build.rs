@@ -1,17 +1,20 @@
 //! A whole build: look everything up at once, make what is missing, record what came of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use super::demand::Demand;
 use super::explain::Explainer;
 use super::plan::{NodeId, Plan};
 use super::planner::plan;
+use super::remotes::Sharing;
 use super::schedule::{self, step_report};
 use super::stack::Resolver;
-use super::state::Knowledge;
+use super::state::{Knowledge, Known};
 use super::workshop::{Task, Workshop};
-use super::{Built, Event, Failure, Observer, Request, Session, StepReport, demand, history, image};
+use super::{Built, Event, Failure, Observer, Remotes, Request, Session, StepReport, demand, history, image};
 use crate::base::fingerprint;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
@@ -31,14 +34,19 @@ impl Session {
         }
         observer.event(Event::Planned { steps: names(&plan, until) });
         let mut knowledge = Knowledge::new(&plan);
-        let result = self.come_by(request, &plan, until, &mut knowledge, observer);
+        let (store, remotes, cancel) = (self.store.clone(), self.remotes_for(request), self.cancel.clone());
+        let sharing = Sharing::new(&remotes, (&store, &plan), observer, &cancel);
+        let result = self.come_by(request, (&plan, &sharing), until, &mut knowledge, observer);
         let steps = reports(&plan, &knowledge);
+        let remotes = sharing.reports();
+        drop(sharing);
         let finish = |status, stack: &[LayerId]| {
             observer.event(Event::Finished {
                 status,
                 wall_ms: began.elapsed().as_millis() as u64,
                 steps: steps.clone(),
                 stack: stack.to_vec(),
+                remotes: remotes.clone(),
             });
         };
         let (mut made, mut made_outputs) = Default::default();
@@ -59,28 +67,56 @@ impl Session {
         let wall_ms = began.elapsed().as_millis() as u64;
         let recipe = plan.recipes.into_iter().next_back().map(|planned| planned.recipe);
         let recipe = recipe.ok_or_else(|| crate::Error::machine("a plan without a recipe"))?;
-        Ok(Built { recipe, steps, stack, outputs, made, made_outputs, failure, wall_ms })
+        Ok(Built { recipe, steps, stack, outputs, made, made_outputs, failure, remotes, wall_ms })
+    }
+
+    /// The remotes that a request may use: what runs under other conditions than those of the contract is nobody's
+    /// result.
+    pub(super) fn remotes_for(&self, request: &Request) -> Arc<Remotes> {
+        if request.conditions.are_normal() { self.remotes.clone() } else { Arc::default() }
     }
 
     fn come_by(
         &mut self,
         request: &Request,
-        plan: &Plan,
+        (plan, sharing): (&Plan, &Sharing),
         until: Option<NodeId>,
         knowledge: &mut Knowledge,
         observer: &dyn Observer,
     ) -> Result<End> {
         let goals = demand::goals(plan, until);
-        let missing = demand::missing(&self.store, plan, &request.cache, &goals, knowledge)?;
+        let mut missing = demand::missing(&self.store, plan, &request.cache, &goals, knowledge)?;
+        if !missing.is_empty() && sharing.reads() {
+            // A remote that hangs leaves a thread behind, and ids are entered by a process of one thread.
+            self.prepare()?;
+            let demand = self.demand(plan, request, sharing)?;
+            missing = demand.find(&goals, missing, knowledge)?;
+            if until.is_none() && sharing.has_any() {
+                missing = demand.resolvable(missing, knowledge)?;
+            }
+        }
         for node in 0..plan.nodes.len() {
             if let (Some(_), Some(known)) = (plan.step(node), knowledge.get(node)) {
                 observer.event(Event::Step(step_report(&plan.nodes[node].name, known, true)));
             }
         }
-        if !missing.is_empty()
-            && let Some(failure) = self.make(request, plan, missing, knowledge, observer)?
-        {
-            return Ok(End::Failed(failure));
+        let here: Vec<(NodeId, Known)> = goals
+            .iter()
+            .filter_map(|node| Some((*node, knowledge.get(*node)?.clone())))
+            .filter(|(node, known)| !sharing.has(&known.layer) && sharing.goes(*node, known))
+            .collect();
+        let offers = || !(here.is_empty() || sharing.is_shared(&goals));
+        let shares = sharing.writes() && (!missing.is_empty() || sharing.passes_on() || offers());
+        if !missing.is_empty() || sharing.has_any() || shares {
+            self.prepare()?;
+            let there = if sharing.has_any() { demand::wanted(plan, &request.wanted) } else { Vec::new() };
+            let failure = sharing.while_sharing(shares, &goals, || {
+                here.iter().for_each(|(node, known)| sharing.offer(*node, known));
+                self.make(request, (plan, sharing), missing, &there, knowledge, observer)
+            })?;
+            if let Some(failure) = failure {
+                return Ok(End::Failed(failure));
+            }
         }
         if until.is_some() {
             return Ok(End::Done(Vec::new(), BTreeMap::new()));
@@ -95,19 +131,32 @@ impl Session {
         Ok(End::Done(stack, outputs))
     }
 
-    /// Makes `missing`, and what turns out to be lost.
+    /// Who finds out what is wanted, once ids are entered.
+    pub(super) fn demand<'a>(
+        &'a mut self,
+        plan: &'a Plan,
+        request: &'a Request,
+        sharing: &'a Sharing<'a>,
+    ) -> Result<Demand<'a>> {
+        let most = self.inputs.unpack.bytes;
+        let (store, _, ids) = self.parts()?;
+        Ok(Demand { store, plan, policy: &request.cache, sharing, ids, most })
+    }
+
+    /// Makes `missing`, and what turns out to be lost, of that and of `there`.
     pub(super) fn make(
         &mut self,
         request: &Request,
-        plan: &Plan,
+        (plan, sharing): (&Plan, &Sharing),
         missing: Vec<NodeId>,
+        there: &[NodeId],
         knowledge: &mut Knowledge,
         observer: &dyn Observer,
     ) -> Result<Option<Failure>> {
         let cancel = self.cancel.clone();
         let inputs = self.inputs.clone();
+        let missing = self.demand(plan, request, sharing)?.with_lost(missing, there, knowledge)?;
         let (store, executor, ids) = self.parts()?;
-        let missing = demand::with_lost(store, plan, &request.cache, missing, &[], knowledge, ids)?;
         has_secrets(request, plan, &missing)?;
         let explainer = Explainer::new(store, plan, knowledge)?;
         let stop = AtomicBool::new(false);
@@ -116,8 +165,8 @@ impl Session {
             // Run for the first time: nothing to compare with, nothing to say.
             (None, _) => Vec::new(),
         };
-        let task = Task { plan, knowledge, request, observer, stop: &stop, reasons: &reasons };
-        let shop = Workshop::new((store, executor, ids), &inputs, task);
+        let task = Task { plan, knowledge, request, observer, stop: &stop, reasons: &reasons, sharing };
+        let shop = Workshop::new((store, executor, ids), &inputs, task).needed_by(&missing, there);
         let failure = schedule::run(&shop, &missing, request.jobs.max(1), &cancel);
         host_held_still(store, plan, knowledge)?;
         let failure = failure?;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::RemoteReport;
 use crate::digest::{ActionKey, LayerId};
 
 /// How a step's layer was come by.
@@ -33,6 +34,11 @@ pub struct StepReport {
     pub layer: Option<LayerId>,
     /// From start to committed layer; 0 for hits.
     pub wall_ms: u64,
+    /// For hits: what making it took, where it was made.
+    pub saved_ms: u64,
+    /// The remote that it is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
 }
 
 /// Something happened. As JSON, one a line, `event` names which.
@@ -131,6 +137,9 @@ pub enum Event {
         steps: Vec<StepReport>,
         /// The finished stack, lowest first.
         stack: Vec<LayerId>,
+        /// What each remote did; none that was not asked.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        remotes: Vec<RemoteReport>,
     },
 }
 

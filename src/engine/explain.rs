@@ -282,12 +282,7 @@ fn explain_miss(
     if let Some(record) = store.action(&key)?
         && store.presence(&record.layer) != Presence::Missing
     {
-        let known = super::state::Known {
-            layer: record.layer,
-            action: Some(key),
-            how: super::OutcomeKind::CutoffHit,
-            wall_ms: 0,
-        };
+        let known = super::state::Known::hit(record.layer, Some(key), super::OutcomeKind::CutoffHit);
         knowledge.set(node, known);
         let reasons =
             vec!["what it sees is the same as before, although something below ran again".to_string()];

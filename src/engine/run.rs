@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::attend::Attendance;
 use super::plan::NodeId;
 use super::planner::plan;
+use super::remotes::Sharing;
 use super::stack::{Resolver, view};
 use super::state::Knowledge;
 use super::user::user;
@@ -180,15 +181,20 @@ impl Session {
             })?],
         };
         let mut knowledge = Knowledge::new(&plan);
-        let missing =
-            demand::missing(&self.store, &plan, &request.cache, &demand::goals(&plan, None), &knowledge)?;
-        let (store, _, ids) = self.parts()?;
-        let missing = demand::with_lost(store, &plan, &request.cache, missing, &wanted, &mut knowledge, ids)?;
+        let goals = demand::goals(&plan, None);
+        let missing = demand::missing(&self.store, &plan, &request.cache, &goals, &knowledge)?;
+        let (store, remotes, cancel) = (self.store.clone(), self.remotes_for(request), self.cancel.clone());
+        let sharing = Sharing::new(&remotes, (&store, &plan), observer, &cancel);
+        let demand = self.demand(&plan, request, &sharing)?;
+        let missing = demand.find(&goals, missing, &knowledge)?;
+        let missing = demand.with_lost(missing, &wanted, &mut knowledge)?;
         if !missing.is_empty() {
             let steps = missing.iter().filter(|node| plan.step(**node).is_some());
             observer
                 .event(Event::Planned { steps: steps.map(|node| plan.nodes[*node].name.clone()).collect() });
-            if let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)? {
+            if let Some(failure) =
+                self.make(request, (&plan, &sharing), missing, &wanted, &mut knowledge, observer)?
+            {
                 return Ok(Err(failure));
             }
         }

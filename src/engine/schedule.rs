@@ -46,6 +46,7 @@ pub fn run(shop: &Workshop, missing: &[NodeId], jobs: usize, cancel: &AtomicBool
                     match made {
                         Ok(Ok(Made::Layer(known))) => {
                             report(shop, node, &known, true);
+                            shop.sharing.offer(node, &known);
                             shop.knowledge.set(node, known);
                         }
                         Ok(Ok(Made::Failed(known, failed))) => {
@@ -105,5 +106,7 @@ pub fn step_report(name: &str, known: &super::state::Known, done: bool) -> StepR
         key: known.action.unwrap_or(ActionKey::from_bytes([0; 32])),
         layer: done.then_some(known.layer),
         wall_ms: known.wall_ms,
+        saved_ms: known.saved_ms,
+        remote: known.remote.clone(),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::pins::{Pinner, Pinning};
-use super::{Event, Observer};
+use super::{Event, Observer, Remotes};
 use crate::base::debian::Archives;
 use crate::error::Result;
 use crate::layer::{IdShift, Limits};
@@ -39,9 +39,10 @@ impl Observer for Silent {
 /// The process must have a single thread when the executor starts, which is when the first step has to run:
 /// start threads of your own only after [`Session::prepare`].
 pub struct Session {
-    pub(super) store: Store,
+    pub(super) store: Arc<Store>,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) inputs: Inputs,
+    pub(super) remotes: Arc<Remotes>,
     ids: Option<IdShift>,
     executor: Option<Executor>,
 }
@@ -50,9 +51,10 @@ impl Session {
     /// A session on the store at `root`, which is made when it does not exist.
     pub fn open(root: &Path) -> Result<Session> {
         Ok(Session {
-            store: Store::open(root)?,
+            store: Arc::new(Store::open(root)?),
             cancel: Arc::default(),
             inputs: Inputs::default(),
+            remotes: Arc::default(),
             ids: None,
             executor: None,
         })
@@ -61,6 +63,11 @@ impl Session {
     /// Says how inputs are fetched and how large they may be; the default reaches everything, without proxies.
     pub fn with_inputs(self, inputs: Inputs) -> Session {
         Session { inputs, ..self }
+    }
+
+    /// Says which remotes builds share results with, and whose key signs them; the default is none.
+    pub fn with_remotes(self, remotes: Remotes) -> Session {
+        Session { remotes: Arc::new(remotes), ..self }
     }
 
     /// Who pins and fetches.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use super::attend::Attendance;
 use super::plan::{NodeId, Plan};
 use super::planner::plan as make_plan;
+use super::remotes::Sharing;
 use super::state::Knowledge;
 use super::workshop::{Task, Workshop};
 use super::{Event, Observer, Request, Session, State, demand};
@@ -33,16 +34,20 @@ impl Session {
         let mut knowledge = Knowledge::new(&plan);
         let goals = plan.needs(node);
         let mut missing = demand::missing(&self.store, &plan, &request.cache, &goals, &knowledge)?;
+        let (store, remotes, cancel) = (self.store.clone(), self.remotes_for(request), self.cancel.clone());
+        let sharing = Sharing::new(&remotes, (&store, &plan), observer, &cancel);
+        let demand = self.demand(&plan, request, &sharing)?;
+        missing = demand.find(&goals, missing, &knowledge)?;
         // The layers below are going to be mounted, so they have to be there, whoever made them.
         missing.push(node);
-        let (store, _, ids) = self.parts()?;
-        let mut missing = demand::with_lost(store, &plan, &request.cache, missing, &[], &mut knowledge, ids)?;
+        let mut missing = demand.with_lost(missing, &[], &mut knowledge)?;
         missing.retain(|other| *other != node);
         let planned = missing.iter().filter(|node| plan.step(**node).is_some());
         observer
             .event(Event::Planned { steps: planned.map(|node| plan.nodes[*node].name.clone()).collect() });
         if !missing.is_empty()
-            && let Some(failure) = self.make(request, &plan, missing, &mut knowledge, observer)?
+            && let Some(failure) =
+                self.make(request, (&plan, &sharing), missing, &[], &mut knowledge, observer)?
         {
             return Err(Error::new(Class::Step, format!("step `{}` failed", failure.step))
                 .hint("the state of a step can be opened when all steps below it are there"));
@@ -52,7 +57,15 @@ impl Session {
         let step = plan.step(node).ok_or_else(|| Error::machine("a step that is no step"))?;
         let stop = AtomicBool::new(false);
         let (knowledge, none) = (&knowledge, |_, _: &ActionDocument| Vec::new());
-        let task = Task { plan: &plan, knowledge, request, observer, stop: &stop, reasons: &none };
+        let task = Task {
+            plan: &plan,
+            knowledge,
+            request,
+            observer,
+            stop: &stop,
+            reasons: &none,
+            sharing: &sharing,
+        };
         let shop = Workshop::new((store, executor, ids), &inputs, task);
         let mut layers = shop.resolver().layers(&step.stack)?;
         shop.fetch(&step.stack.nodes())?;

@@ -57,11 +57,13 @@ impl Resolver<'_> {
                 _ => None,
             })
             .collect();
-        view(self.store, layers, |layer| inputs.get(layer).map(|manifest| Arc::clone(manifest)))
+        view(self.store, layers, |layer| {
+            inputs.get(layer).map(|manifest| Arc::clone(manifest)).or_else(|| self.knowledge.manifest(layer))
+        })
     }
 
     fn is_chain(&self, steps: &[NodeId]) -> bool {
-        steps.windows(2).all(|pair| self.after(pair[1]).contains(&pair[0]))
+        is_chain(self.plan, steps)
     }
 
     fn after(&self, node: NodeId) -> &[NodeId] {
@@ -133,8 +135,33 @@ impl Resolver<'_> {
     }
 
     fn manifest(&self, layer: &LayerId) -> Result<Arc<Manifest>> {
-        manifest(self.store, layer)
+        match self.knowledge.manifest(layer) {
+            Some(manifest) => Ok(manifest),
+            None => manifest(self.store, layer),
+        }
     }
+
+    /// The nodes whose manifests are read to resolve a stack: where branches join, the steps and all that they stand
+    /// on.
+    pub fn looked_at(plan: &Plan, stack: &Stack) -> Vec<NodeId> {
+        let mut nodes =
+            stack.below.as_ref().map(|below| Resolver::looked_at(plan, below)).unwrap_or_default();
+        if !is_chain(plan, &stack.steps) {
+            for node in &stack.steps {
+                nodes.push(*node);
+                if let Some(step) = plan.step(*node) {
+                    nodes.extend(step.stack.nodes());
+                    nodes.extend(Resolver::looked_at(plan, &step.stack));
+                }
+            }
+        }
+        nodes
+    }
+}
+
+fn is_chain(plan: &Plan, steps: &[NodeId]) -> bool {
+    let comes_after = |pair: &[NodeId]| plan.step(pair[1]).is_some_and(|step| step.after.contains(&pair[0]));
+    steps.windows(2).all(comes_after)
 }
 
 /// The merged look of a list of layers, with manifests from `other` where the store has none.

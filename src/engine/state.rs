@@ -1,12 +1,13 @@
 //! What is known of each node of a plan while a build goes on.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, OnceLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::OutcomeKind;
 use super::plan::{NodeId, Plan, Work};
 use crate::digest::{ActionKey, LayerId};
 use crate::error::Result;
+use crate::layer::Manifest;
 use crate::store::{Presence, Store};
 
 /// How a node's layer was come by.
@@ -20,6 +21,22 @@ pub struct Known {
     pub how: OutcomeKind,
     /// From start to committed layer.
     pub wall_ms: u64,
+    /// What it would have taken, where something known stands in for it.
+    pub saved_ms: u64,
+    /// The remote that it is from; none when it was made here.
+    pub remote: Option<String>,
+}
+
+impl Known {
+    /// A layer that was made here just now.
+    pub fn made(layer: LayerId, action: Option<ActionKey>, wall_ms: u64) -> Known {
+        Known { layer, action, how: OutcomeKind::Executed, wall_ms, saved_ms: 0, remote: None }
+    }
+
+    /// A layer that was known before.
+    pub fn hit(layer: LayerId, action: Option<ActionKey>, how: OutcomeKind) -> Known {
+        Known { layer, action, how, wall_ms: 0, saved_ms: 0, remote: None }
+    }
 }
 
 /// The layers known so far. Shared by all threads of a build.
@@ -27,18 +44,18 @@ pub struct Knowledge {
     known: Vec<OnceLock<Known>>,
     /// Layers that were found present and whole in this build.
     ready: Mutex<HashSet<LayerId>>,
+    /// Manifests of layers that are not here.
+    manifests: Mutex<HashMap<LayerId, Arc<Manifest>>>,
 }
 
 impl Knowledge {
     /// Inputs are known from the start, everything else is not.
     pub fn new(plan: &Plan) -> Self {
         let known = plan.nodes.iter().map(|node| match &node.work {
-            Work::Input { id, .. } => {
-                OnceLock::from(Known { layer: *id, action: None, how: OutcomeKind::Hit, wall_ms: 0 })
-            }
+            Work::Input { id, .. } => OnceLock::from(Known::hit(*id, None, OutcomeKind::Hit)),
             _ => OnceLock::new(),
         });
-        Self { known: known.collect(), ready: Mutex::default() }
+        Self { known: known.collect(), ready: Mutex::default(), manifests: Mutex::default() }
     }
 
     /// What is known of a node.
@@ -65,6 +82,16 @@ impl Knowledge {
         self.known[node].take();
     }
 
+    /// The manifest of a layer that is not here, if it was asked for.
+    pub fn manifest(&self, layer: &LayerId) -> Option<Arc<Manifest>> {
+        self.manifests.lock().unwrap_or_else(|e| e.into_inner()).get(layer).cloned()
+    }
+
+    /// Keeps manifests of layers that are not here.
+    pub fn add_manifests(&self, manifests: HashMap<LayerId, Arc<Manifest>>) {
+        self.manifests.lock().unwrap_or_else(|e| e.into_inner()).extend(manifests);
+    }
+
     /// Whether the layer is in the store and whole.
     pub fn is_ready(&self, store: &Store, layer: &LayerId, ids: crate::layer::IdShift) -> Result<bool> {
         let lock = || self.ready.lock().unwrap_or_else(|e| e.into_inner());
@@ -86,5 +113,6 @@ pub fn look_up(store: &Store, plan: &Plan, node: NodeId) -> Result<Option<Known>
     if store.presence(&layer) == Presence::Missing {
         return Ok(None);
     }
-    Ok(Some(Known { layer, action: record.action, how: OutcomeKind::Hit, wall_ms: 0 }))
+    let hit = Known::hit(layer, record.action, OutcomeKind::Hit);
+    Ok(Some(Known { saved_ms: record.wall_ms, remote: record.from, ..hit }))
 }

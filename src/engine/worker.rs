@@ -61,12 +61,7 @@ impl Workshop<'_> {
             }
             Work::Step(step) => return self.step(node, step, began),
         };
-        let known = Known {
-            layer,
-            action: None,
-            how: OutcomeKind::Executed,
-            wall_ms: began.elapsed().as_millis() as u64,
-        };
+        let known = Known::made(layer, None, began.elapsed().as_millis() as u64);
         self.define(node, &known)?;
         Ok(Made::Layer(known))
     }
@@ -123,6 +118,9 @@ impl Workshop<'_> {
         let may_use = self.may_use_cache(node);
         if may_use && let Some(known) = self.known_action(&key)? {
             return self.cutoff(node, known);
+        }
+        if may_use && let Some(known) = self.shared_action(node, &action)? {
+            return Ok(Made::Layer(known));
         }
         if self.request.fail_on_miss {
             return Err(self.miss(node, name, &action));
@@ -187,7 +185,8 @@ impl Workshop<'_> {
         if !self.knowledge.is_ready(self.store, &record.layer, self.ids)? {
             return Ok(None);
         }
-        Ok(Some(Known { layer: record.layer, action: Some(*key), how: OutcomeKind::CutoffHit, wall_ms: 0 }))
+        let hit = Known::hit(record.layer, Some(*key), OutcomeKind::CutoffHit);
+        Ok(Some(Known { saved_ms: record.wall_ms, remote: record.from, ..hit }))
     }
 
     fn cutoff(&self, node: NodeId, known: Known) -> Result<Made> {
@@ -196,7 +195,7 @@ impl Workshop<'_> {
     }
 
     /// Records what a definition has turned out to make.
-    fn define(&self, node: NodeId, known: &Known) -> Result<()> {
+    pub(super) fn define(&self, node: NodeId, known: &Known) -> Result<()> {
         if !self.request.conditions.are_normal() {
             return Ok(());
         }
@@ -206,7 +205,8 @@ impl Workshop<'_> {
     fn definition(&self, node: NodeId, known: &Known) -> Result<DefinitionRecord> {
         let document = serde_json::to_value(&self.plan.nodes[node].definition)
             .map_err(|e| Error::machine("a definition has no JSON form").because(e))?;
-        Ok(DefinitionRecord { document, action: known.action, layers: vec![known.layer] })
+        let (action, layers, wall_ms) = (known.action, vec![known.layer], known.wall_ms.max(known.saved_ms));
+        Ok(DefinitionRecord { document, action, layers, wall_ms, from: known.remote.clone() })
     }
 
     /// Runs a step's command; none when it has to be run `closely` watched.
@@ -262,12 +262,9 @@ impl Workshop<'_> {
         let (log, tail) = capture.finish()?;
         if outcome.status != Status::Exited(0) || outcome.limit.is_some() {
             self.store.keep_failed(&key, run)?;
-            let known = Known {
-                layer: crate::layer::Manifest::empty_id(),
-                action: Some(key),
-                how: OutcomeKind::Failed,
-                wall_ms: began.elapsed().as_millis() as u64,
-            };
+            let empty = crate::layer::Manifest::empty_id();
+            let made = Known::made(empty, Some(key), began.elapsed().as_millis() as u64);
+            let known = Known { how: OutcomeKind::Failed, ..made };
             let failure = Failure {
                 step: name.clone(),
                 name: step.step.name.clone(),
@@ -288,12 +285,7 @@ impl Workshop<'_> {
         let layer = self.store.add_layer(&run.upper(), &manifest)?;
         drop(run);
         self.store.drop_failed(&key)?;
-        let known = Known {
-            layer,
-            action: Some(key),
-            how: OutcomeKind::Executed,
-            wall_ms: began.elapsed().as_millis() as u64,
-        };
+        let known = Known::made(layer, Some(key), began.elapsed().as_millis() as u64);
         let record = ActionRecord {
             action: spec.action,
             layer,
@@ -302,6 +294,7 @@ impl Workshop<'_> {
             finished: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64),
             recipe: self.plan.recipes[step.recipe].recipe.name.clone(),
             step: step.step.name.clone(),
+            from: None,
         };
         // What ran under changed conditions is nobody's result.
         if by_the_contract {

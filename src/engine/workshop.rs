@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::pins::{Pinner, Pinning};
 use super::plan::{NodeId, Plan};
+use super::remotes::Sharing;
+use super::stack::Resolver;
 use super::state::Knowledge;
 use super::{Inputs, Observer, Request};
 use crate::key::ActionDocument;
@@ -43,6 +45,10 @@ pub struct Workshop<'a> {
     pub warned: Mutex<HashSet<String>>,
     /// Why each step that may run was not found, for the user.
     pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+    /// Who else may have results, and gets them.
+    pub sharing: &'a Sharing<'a>,
+    /// The nodes whose layers something is going to see.
+    pub needed: HashSet<NodeId>,
 }
 
 /// What a workshop is opened for.
@@ -60,6 +66,8 @@ pub struct Task<'a> {
     pub stop: &'a AtomicBool,
     /// Why a step that may run was not found.
     pub reasons: &'a (dyn Fn(NodeId, &ActionDocument) -> Vec<String> + Sync),
+    /// Who else may have results.
+    pub sharing: &'a Sharing<'a>,
 }
 
 impl<'a> Workshop<'a> {
@@ -69,7 +77,7 @@ impl<'a> Workshop<'a> {
         inputs: &'a Inputs,
         task: Task<'a>,
     ) -> Self {
-        let Task { plan, knowledge, request, observer, stop, reasons } = task;
+        let Task { plan, knowledge, request, observer, stop, reasons, sharing } = task;
         let (access, archives, images) = (&*inputs.access, &*inputs.archives, &*inputs.images);
         let pinning = Pinning::Required;
         Workshop {
@@ -87,6 +95,19 @@ impl<'a> Workshop<'a> {
             importing: Mutex::default(),
             warned: Mutex::default(),
             reasons,
+            sharing,
+            needed: HashSet::new(),
         }
+    }
+
+    /// Says which nodes will be made, and which layers have to be there in the end.
+    pub fn needed_by(self, missing: &[NodeId], there: &[NodeId]) -> Self {
+        let finished = Resolver::looked_at(self.plan, &self.plan.root().finished);
+        let of_missing = missing.iter().flat_map(|node| {
+            let looked_at = self.plan.step(*node).map(|step| Resolver::looked_at(self.plan, &step.stack));
+            self.plan.needs(*node).into_iter().chain(looked_at.unwrap_or_default())
+        });
+        let needed = of_missing.chain(there.iter().copied()).chain(finished).collect();
+        Workshop { needed, ..self }
     }
 }

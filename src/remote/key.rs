@@ -40,12 +40,20 @@ impl Subject {
         }
     }
 
-    fn hex(&self) -> String {
+    /// The key, 64 hex digits.
+    pub fn hex(&self) -> String {
         match self {
             Subject::Definition(key) => key.to_hex(),
             Subject::Action(key) => key.to_hex(),
             Subject::Plan(bytes) => blake3::Hash::from_bytes(*bytes).to_hex().to_string(),
         }
+    }
+}
+
+/// `<kind>-<64 hex digits>`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.kind(), self.hex())
     }
 }
 
@@ -81,7 +89,7 @@ pub struct RecordKey {
 
 impl fmt::Display for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.subject.kind(), self.subject.hex(), self.writer)
+        write!(f, "{}-{}", self.subject, self.writer)
     }
 }
 

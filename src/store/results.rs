@@ -26,6 +26,9 @@ pub struct ActionRecord {
     pub recipe: String,
     /// Name of the step there.
     pub step: String,
+    /// The remote that the result came from; none when the action ran here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// What a definition came to: the layers, for look-ups before anything runs.
@@ -37,6 +40,12 @@ pub struct DefinitionRecord {
     pub action: Option<ActionKey>,
     /// What it yielded.
     pub layers: Vec<LayerId>,
+    /// What making it took, in milliseconds, here or elsewhere.
+    #[serde(default)]
+    pub wall_ms: u64,
+    /// The remote that it came from; none when it was made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Store {

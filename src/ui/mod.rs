@@ -80,7 +80,13 @@ impl Ui {
 
     /// One line that says what a build did.
     pub fn summary(&self, built: &Built) {
-        to_stderr(&progress::summary(self.style, &built.recipe.name, &built.steps, built.wall_ms));
+        to_stderr(&progress::summary(
+            self.style,
+            &built.recipe.name,
+            &built.steps,
+            &built.remotes,
+            built.wall_ms,
+        ));
     }
 
     /// What `lock` changed.

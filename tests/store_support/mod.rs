@@ -71,6 +71,7 @@ pub fn action_record(argument: &str, layer: LayerId) -> ActionRecord {
         finished: 1_700_000_000,
         recipe: "test".into(),
         step: argument.into(),
+        from: None,
     }
 }
 
@@ -79,6 +80,8 @@ pub fn definition_record(argument: &str, layer: LayerId) -> DefinitionRecord {
         document: serde_json::to_value(document(argument)).unwrap(),
         action: Some(action_key(argument)),
         layers: vec![layer],
+        wall_ms: 3,
+        from: None,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
 
 use super::Part;
 use super::config::Refers;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Compression, Packed, packed};
 use crate::oci::digest::Checked;
 use crate::oci::source::FromImage;
-use crate::store::Store;
+use crate::store::{Scratch, Store};
 
 /// The kind of the notes that say what a packed layer is.
 const NOTES: &str = "packed";
@@ -128,8 +129,34 @@ impl Packer<'_> {
         file.ok_or_else(|| Error::machine("the bytes of a layer vanished from the store"))
     }
 
+    /// What a layer is when it is packed here, if that has been done before. Its bytes may be gone.
+    pub fn known(&self, part: &Part) -> Option<Packed> {
+        self.store.get_note(NOTES, &self.key(part))
+    }
+
+    /// A layer that is packed here, for one use: what of it is not in the store already is not kept there.
+    pub fn lend(&self, part: &Part) -> Result<(Packed, File)> {
+        if let Some(packed) = self.known(part)
+            && let Some(file) = self.store.open_blob(&packed.blob)?
+        {
+            return Ok((packed, file));
+        }
+        let scratch = self.store.scratch()?;
+        let (path, packed) = self.pack_into(&scratch, part)?;
+        let file = File::open(&path).map_err(|why| Error::io("read", &path, why))?;
+        self.store.put_note(NOTES, &self.key(part), &packed)?;
+        Ok((packed, file))
+    }
+
     fn pack(&self, part: &Part) -> Result<Packed> {
         let scratch = self.store.scratch()?;
+        let (path, packed) = self.pack_into(&scratch, part)?;
+        self.store.add_blob(&path, &packed.blob, [packed.digest.clone()])?;
+        self.store.put_note(NOTES, &self.key(part), &packed)?;
+        Ok(packed)
+    }
+
+    fn pack_into(&self, scratch: &Scratch, part: &Part) -> Result<(PathBuf, Packed)> {
         let path = scratch.path().join("blob");
         let file = File::create_new(&path).map_err(|why| Error::io("create", &path, why))?;
         let mut out =
@@ -139,9 +166,7 @@ impl Packer<'_> {
         out.out.flush().map_err(|why| Error::io("write", &path, why))?;
         drop(out);
         (self.tell)(&part.name, packed.size, true);
-        self.store.add_blob(&path, &packed.blob, [packed.digest.clone()])?;
-        self.store.put_note(NOTES, &self.key(part), &packed)?;
-        Ok(packed)
+        Ok((path, packed))
     }
 
     /// Brings the bytes of a layer of another image into the store.

@@ -10,7 +10,7 @@ pub(super) use plain::Plain;
 
 use super::style::Style;
 use super::text;
-use crate::engine::{Event, Observer, OutcomeKind, StepReport};
+use crate::engine::{Event, Observer, OutcomeKind, RemoteReport, StepReport};
 
 /// Shows nothing.
 pub(super) struct Quiet;
@@ -19,8 +19,15 @@ impl Observer for Quiet {
     fn event(&self, _event: Event) {}
 }
 
-/// `built hello in 1.2 s: 3 executed, 1 hit, 0 cutoff hits`.
-pub(super) fn summary(style: Style, recipe: &str, steps: &[StepReport], wall_ms: u64) -> String {
+/// `built hello in 1.2 s: 3 executed, 1 hit, 0 cutoff hits`, and what remotes did:
+/// `; team: 2 hits, 1.0 MiB down, 5 KiB up; 3 min 20 s saved`.
+pub(super) fn summary(
+    style: Style,
+    recipe: &str,
+    steps: &[StepReport],
+    remotes: &[RemoteReport],
+    wall_ms: u64,
+) -> String {
     let n = |kind| steps.iter().filter(|step| step.outcome == kind).count();
     let mut parts = vec![
         format!("{} executed", n(OutcomeKind::Executed)),
@@ -30,7 +37,24 @@ pub(super) fn summary(style: Style, recipe: &str, steps: &[StepReport], wall_ms:
     if n(OutcomeKind::RemoteHit) > 0 {
         parts.push(text::count(n(OutcomeKind::RemoteHit), "remote hit"));
     }
-    format!("{} {recipe} in {}: {}\n", style.green("built"), text::duration(wall_ms), parts.join(", "))
+    let mut line =
+        format!("{} {recipe} in {}: {}", style.green("built"), text::duration(wall_ms), parts.join(", "));
+    for remote in remotes {
+        let (down, up) = (text::bytes(remote.bytes_down), text::bytes(remote.bytes_up));
+        let refused =
+            if remote.refused > 0 { format!(", {} refused", remote.refused) } else { String::new() };
+        let hits = text::count(remote.hits as usize, "hit");
+        line += &format!("; {}: {hits}, {down} down, {up} up{refused}", remote.name);
+    }
+    if !remotes.is_empty() {
+        line += &format!("; {} saved", text::duration(saved(steps)));
+    }
+    line + "\n"
+}
+
+/// What the steps that did not have to run took when they did, in milliseconds.
+pub(super) fn saved(steps: &[StepReport]) -> u64 {
+    steps.iter().map(|step| step.saved_ms).sum()
 }
 
 /// The word of an outcome, as JSON has it too.

@@ -7,7 +7,7 @@ fn key() -> ActionKey {
 
 fn report(name: &str, outcome: OutcomeKind, wall_ms: u64) -> StepReport {
     let layer = (outcome != OutcomeKind::Failed).then(|| LayerId::of_manifest(b"m"));
-    StepReport { name: name.into(), outcome, key: key(), layer, wall_ms }
+    StepReport { name: name.into(), outcome, key: key(), layer, wall_ms, saved_ms: 0, remote: None }
 }
 
 fn steps() -> Vec<StepReport> {
@@ -41,7 +41,13 @@ fn events() -> Vec<Event> {
         done: true,
     });
     events.push(Event::Exported { output: None, to: "x.tar".into(), digest: Some("sha256:12".into()) });
-    events.push(Event::Finished { status: "ok", wall_ms: 2000, steps: steps(), stack: vec![] });
+    events.push(Event::Finished {
+        status: "ok",
+        wall_ms: 2000,
+        steps: steps(),
+        stack: vec![],
+        remotes: vec![],
+    });
     events
 }
 
@@ -69,10 +75,13 @@ fn json_events() {
 #[test]
 fn summaries() {
     assert_eq!(
-        summary(Style::PLAIN, "hello", &steps(), 1249),
+        summary(Style::PLAIN, "hello", &steps(), &[], 1249),
         "built hello in 1.2 s: 1 executed, 1 hit, 1 cutoff hit\n"
     );
-    assert_eq!(summary(Style::PLAIN, "x", &[], 3), "built x in 3 ms: 0 executed, 0 hits, 0 cutoff hits\n");
+    assert_eq!(
+        summary(Style::PLAIN, "x", &[], &[], 3),
+        "built x in 3 ms: 0 executed, 0 hits, 0 cutoff hits\n"
+    );
     let remote = [report("a", OutcomeKind::RemoteHit, 0), report("b", OutcomeKind::RemoteHit, 0)];
-    assert!(summary(Style::PLAIN, "x", &remote, 3).ends_with("0 cutoff hits, 2 remote hits\n"));
+    assert!(summary(Style::PLAIN, "x", &remote, &[], 3).ends_with("0 cutoff hits, 2 remote hits\n"));
 }

@@ -1,0 +1,7 @@
+//! Builds that share results through remotes: what moves, what is believed, and what a remote in trouble costs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod share;
+mod support;
