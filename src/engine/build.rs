@@ -1,26 +1,28 @@
 //! A whole build: look everything up at once, make what is missing, record what came of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::demand::Demand;
 use super::explain::Explainer;
-use super::plan::{NodeId, Plan};
+use super::plan::{NodeId, Plan, Work};
 use super::planner::plan;
 use super::remotes::Sharing;
 use super::schedule::{self, step_report};
 use super::stack::Resolver;
 use super::state::{Knowledge, Known};
 use super::workshop::{Task, Workshop};
-use super::{Built, Event, Failure, Observer, Remotes, Request, Session, StepReport, demand, history, image};
+use super::{
+    Built, Event, Failure, Observer, Remotes, Request, Session, StepReport, demand, history, image, worker,
+};
 use crate::base::fingerprint;
 use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::key::ActionDocument;
 use crate::recipe::Mount;
-use crate::store::Store;
+use crate::store::{Presence, Store};
 
 impl Session {
     /// Builds a recipe. A failed step is `Ok` with `failure` set; everything else that stops a build is an
@@ -121,6 +123,7 @@ impl Session {
         if until.is_some() {
             return Ok(End::Done(Vec::new(), BTreeMap::new()));
         }
+        self.copy_in(plan, &demand::wanted(plan, &request.wanted), knowledge)?;
         let resolver = Resolver { plan, knowledge, store: &self.store, ids: None };
         let stack = resolver.layers(&plan.root().finished)?;
         let outputs: BTreeMap<String, LayerId> =
@@ -129,6 +132,20 @@ impl Session {
             history::record(&self.store, plan, knowledge, &stack, &outputs)?;
         }
         Ok(End::Done(stack, outputs))
+    }
+
+    /// Copies in the inputs among `nodes` that no step has asked for, as in a recipe without steps.
+    fn copy_in(&mut self, plan: &Plan, nodes: &[NodeId], knowledge: &Knowledge) -> Result<()> {
+        let away = |node: &NodeId| match &plan.nodes[*node].work {
+            Work::Input { id, .. } => self.store.presence(id) == Presence::Missing,
+            _ => false,
+        };
+        let away: Vec<NodeId> = nodes.iter().copied().filter(away).collect();
+        if away.is_empty() {
+            return Ok(());
+        }
+        let (store, _, ids) = self.parts()?;
+        worker::fetch(store, plan, knowledge, ids, &Mutex::default(), &away)
     }
 
     /// Who finds out what is wanted, once ids are entered.

@@ -199,7 +199,9 @@ mod tests {
             for offset in shifts {
                 let dest = tempfile::tempdir().unwrap();
                 let ids = IdShift::by(offset);
-                let again = unpack(&archive[..], dest.path(), ids).unwrap();
+                let limits = Limits { bytes: u64::MAX, entries: u64::MAX };
+                let (again, implied) = unpack_layer(&archive[..], dest.path(), ids, limits).unwrap();
+                prop_assert!(implied.is_empty(), "every directory has a member");
                 prop_assert_eq!(&again, &layer);
                 prop_assert_eq!(verify(&layer, dest.path(), ids), Ok(()));
                 prop_assert_eq!(packed(&again, files.path()), archive.clone());

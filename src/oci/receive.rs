@@ -20,7 +20,17 @@ pub fn receive(store: &Store, id: &LayerId, ranges: &dyn Ranges, ids: IdShift, m
     if store.ready(id, ids)? {
         return Ok(Rebuilt::default());
     }
-    let table = Table::read(ranges, id)?;
+    rebuild_into(store, &Table::read(ranges, id)?, ranges, ids, most)
+}
+
+/// The same with a table of contents that has been read.
+pub(super) fn rebuild_into(
+    store: &Store,
+    table: &Table,
+    ranges: &dyn Ranges,
+    ids: IdShift,
+    most: u64,
+) -> Result<Rebuilt> {
     let wanted = table.manifest().entries().iter().filter_map(|entry| match entry.kind {
         Kind::File { size, digest } if size > 0 => Some(digest),
         _ => None,
@@ -31,7 +41,7 @@ pub fn receive(store: &Store, id: &LayerId, ranges: &dyn Ranges, ids: IdShift, m
     let parts = scratch.path().join("parts");
     fs::create_dir(&parts).map_err(|why| Error::io("create directory", &parts, why))?;
     let local = |digest: &ContentDigest| here.get(digest).cloned();
-    let made = rebuild(&table, ranges, &local, &parts, &tree, ids, most)?;
+    let made = rebuild(table, ranges, &local, &parts, &tree, ids, most)?;
     store.add_layer(&tree, table.manifest())?;
     Ok(made)
 }

@@ -221,7 +221,17 @@ fn answer(mut stream: TcpStream, dir: &Path, notes: &Mutex<Vec<String>>) -> std:
     let decoded = query.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",").replace("%20", " ");
     let scopes: Vec<&str> = decoded.split('&').filter_map(|pair| pair.strip_prefix("scope=")).collect();
     let who = if given.is_some() { USER } else { "-" };
-    notes.lock().unwrap().push(format!("{who} {}", scopes.join(" ")));
+    // The registry names actions in any order.
+    let in_order = |scope: &str| match scope.rsplit_once(':') {
+        Some((what, actions)) => {
+            let mut actions: Vec<&str> = actions.split(',').collect();
+            actions.sort_unstable();
+            format!("{what}:{}", actions.join(","))
+        }
+        None => scope.to_string(),
+    };
+    let asked: Vec<String> = scopes.iter().flat_map(|scope| scope.split(' ')).map(in_order).collect();
+    notes.lock().unwrap().push(format!("{who} {}", asked.join(" ")));
     if given.as_ref().is_some_and(|given| *given != wanted) {
         return write!(stream, "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     }

@@ -8,4 +8,7 @@ mod client;
 mod make;
 mod originals;
 mod out;
+mod partial;
+mod policy;
 mod registries;
+mod streaming;

@@ -1,6 +1,7 @@
 //! A blob as a stream that outlives its connections.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use oci_spec::distribution::Reference;
 use oci_spec::image::Descriptor;
@@ -30,21 +31,7 @@ pub(super) fn stream<T>(
             .because(format!("it has {} bytes, and the limit is {limit} bytes", blob.size()))
             .hint("if that is meant, raise `fetch-max-size` in the configuration"));
     }
-    let candidates = registry.candidates(image, &format!("blobs/{}", blob.digest()));
-    let began = std::time::Instant::now();
-    let mut body = Stream {
-        registry,
-        watch,
-        candidates: candidates.into_iter(),
-        current: None,
-        open: None,
-        offset: 0,
-        size: blob.size(),
-        tries: 0,
-        troubles: Vec::new(),
-        began,
-        told: began,
-    };
+    let mut body = Stream::new(registry, image, blob, 0..blob.size(), watch);
     let done = Checked::new(&mut body, blob.digest().clone(), Some(blob.size()))
         .map_err(|why| Error::recipe(format!("cannot get {}", matter.what)).because(why))
         .and_then(|mut checked| read(&mut checked));
@@ -59,6 +46,33 @@ pub(super) fn stream<T>(
     }
 }
 
+/// Gives bytes of a blob to `read`, unchecked; false when it is not there.
+pub(super) fn part(
+    registry: &Registry,
+    image: &Reference,
+    blob: &Descriptor,
+    range: Range<u64>,
+    watch: &dyn Watch,
+    read: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+) -> Result<bool> {
+    let matter = Matter { image, what: format!("the blob `{}`", blob.digest()) };
+    let length = range.end - range.start;
+    let mut body = Stream::new(registry, image, blob, range, watch);
+    if body.connect().is_err() {
+        return match body.troubles.last() {
+            _ if watch.cancelled() => Err(interrupted()),
+            Some((_, Trouble::Absent(_))) => Ok(false),
+            _ => Err(registry.failed(&matter, body.troubles)),
+        };
+    }
+    let done = read(&mut (&mut body).take(length));
+    match done {
+        _ if watch.cancelled() => Err(interrupted()),
+        _ if body.gave_up() => Err(registry.failed(&matter, body.troubles)),
+        done => done.map(|()| true),
+    }
+}
+
 struct Stream<'a> {
     registry: &'a Registry,
     watch: &'a dyn Watch,
@@ -66,9 +80,12 @@ struct Stream<'a> {
     /// The one that is asked.
     current: Option<(String, Server, Url)>,
     open: Option<Box<dyn Read + Send>>,
-    /// Bytes passed on.
+    /// Where in the blob the next byte is.
     offset: u64,
+    /// Where the last one is passed.
     size: u64,
+    /// The whole blob is wanted.
+    whole: bool,
     /// How often the current one has failed without giving anything.
     tries: u32,
     troubles: Vec<(String, Trouble)>,
@@ -76,7 +93,31 @@ struct Stream<'a> {
     told: std::time::Instant,
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
+    fn new(
+        registry: &'a Registry,
+        image: &Reference,
+        blob: &Descriptor,
+        range: Range<u64>,
+        watch: &'a dyn Watch,
+    ) -> Stream<'a> {
+        let began = std::time::Instant::now();
+        Stream {
+            registry,
+            watch,
+            candidates: registry.candidates(image, &format!("blobs/{}", blob.digest())).into_iter(),
+            current: None,
+            open: None,
+            offset: range.start,
+            size: range.end,
+            whole: range == (0..blob.size()),
+            tries: 0,
+            troubles: Vec::new(),
+            began,
+            told: began,
+        }
+    }
+
     /// True when nobody is left to ask.
     fn gave_up(&self) -> bool {
         self.open.is_none() && self.current.is_none() && self.candidates.len() == 0 && self.offset < self.size
@@ -96,18 +137,18 @@ impl Stream<'_> {
                 self.tries = 0;
                 continue;
             };
-            let range = (self.offset > 0).then_some(self.offset);
+            let range = (self.offset > 0 || !self.whole).then_some((self.offset, self.size));
             let ask = Ask { method: Method::GET, accept: &[], write: false, range };
             let trouble = match self.registry.ask(server, url, &ask, self.watch) {
                 Ok(response) => {
                     let skip = match (response.status(), range) {
-                        (StatusCode::PARTIAL_CONTENT, Some(from)) => {
+                        (StatusCode::PARTIAL_CONTENT, Some((from, _))) => {
                             let start = text(&response, "content-range")
                                 .and_then(|range| range.strip_prefix("bytes "))
                                 .and_then(|range| range.split('-').next()?.parse::<u64>().ok());
                             if start == Some(from) { Some(0) } else { None }
                         }
-                        (StatusCode::OK, from) => Some(from.unwrap_or(0)),
+                        (StatusCode::OK, range) => Some(range.map_or(0, |(from, _)| from)),
                         _ => None,
                     };
                     if let Some(skip) = skip {

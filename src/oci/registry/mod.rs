@@ -133,6 +133,18 @@ impl Registry {
         self.wanted(watch, || blob::stream(self, image, blob, watch, read))
     }
 
+    /// Gives a part of the bytes of a blob to `read`, as they come and unchecked; false when it is not there.
+    pub fn blob_part(
+        &self,
+        image: &Reference,
+        blob: &Descriptor,
+        range: std::ops::Range<u64>,
+        watch: &dyn Watch,
+        read: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+    ) -> Result<bool> {
+        self.wanted(watch, || blob::part(self, image, blob, range, watch, read))
+    }
+
     /// Whether the repository has a blob.
     pub fn has_blob(&self, image: &Reference, digest: &Digest, watch: &dyn Watch) -> Result<bool> {
         let matter = Matter { image, what: format!("the blob `{digest}`") };

@@ -41,8 +41,8 @@ pub(super) struct Ask<'a> {
     pub accept: &'a [&'a str],
     /// It changes something.
     pub write: bool,
-    /// Only what comes from this byte on.
-    pub range: Option<u64>,
+    /// Only the bytes from the first to before the second.
+    pub range: Option<(u64, u64)>,
 }
 
 /// How a request failed.
@@ -135,8 +135,8 @@ impl Registry {
                 for accept in ask.accept {
                     request = request.header(header::ACCEPT, *accept);
                 }
-                if let Some(from) = ask.range {
-                    request = request.header(header::RANGE, format!("bytes={from}-"));
+                if let Some((from, to)) = ask.range {
+                    request = request.header(header::RANGE, format!("bytes={from}-{}", to.saturating_sub(1)));
                 }
                 // Some servers take no POST without a length.
                 if ask.method == Method::POST {

@@ -27,6 +27,11 @@ pub fn import(
     (limits, ids): (Limits, IdShift),
     watch: &dyn Watch,
 ) -> Result<(LayerId, Vec<GuestPath>)> {
+    #[cfg(feature = "net")]
+    if let Some(id) = super::partial::import((&images.registry, store), place, layer, (limits, ids), watch) {
+        // All directories have a member in what isolith packs.
+        return Ok((id, Vec::new()));
+    }
     let scratch = store.scratch()?;
     let tree = scratch.tree()?;
     let unpacked = images.layer(place, &layer.blob, watch, |packed| {

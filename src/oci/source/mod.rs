@@ -6,6 +6,8 @@ mod files;
 mod import;
 mod layout;
 mod original;
+#[cfg(feature = "net")]
+mod partial;
 mod pipe;
 
 use std::io::Read;
