@@ -53,6 +53,7 @@ pub use settle::settle;
 pub use unpack::{unpack, unpack_layer};
 pub use verify::{Damage, verify};
 pub use view::{Found, View};
+pub use xattrs::CAPABILITY;
 
 /// How ids inside a sandbox relate to the ids that files on disk have for this process:
 /// `disk = guest + offset`. Guest ids run from 0 to [`IdShift::MAX_GUEST`]. A process that has one id only

@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Entry, IdShift, Kind, View, disk};
+use super::{Entry, IdShift, Kind, View, disk, xattrs};
 use crate::path::GuestPath;
 
 /// User and group inside the sandbox.
@@ -141,14 +141,17 @@ pub struct StackOwners {
     pub bare: Vec<(Vec<u8>, Owner)>,
     /// Directories with the setgid bit and a group that is not 0: what is made in them gets that group.
     pub shared: Vec<Vec<u8>>,
+    /// Whether anything has capabilities of its own (`security.capability`).
+    pub capable: bool,
 }
 
 impl StackOwners {
     /// Adds what is in a stack.
     pub fn with(mut self, view: &View) -> StackOwners {
         let owners = &mut self;
-        let entries = view.layers().iter().flat_map(|layer| layer.entries());
-        for entry in entries.filter(|entry| (entry.uid, entry.gid) != (0, 0)) {
+        let entries = || view.layers().iter().flat_map(|layer| layer.entries());
+        owners.capable |= entries().any(|entry| entry.xattrs.contains_key(xattrs::CAPABILITY));
+        for entry in entries().filter(|entry| (entry.uid, entry.gid) != (0, 0)) {
             owners.any = true;
             let shared = matches!(entry.kind, Kind::Dir { .. }) && entry.mode & 0o2000 != 0 && entry.gid != 0;
             let bare = !matches!(entry.kind, Kind::Dir { .. } | Kind::File { .. });

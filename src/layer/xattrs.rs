@@ -13,7 +13,7 @@
 use super::IdShift;
 
 /// Name of the attribute with a file's capabilities.
-const CAPABILITY: &[u8] = b"security.capability";
+pub const CAPABILITY: &[u8] = b"security.capability";
 /// Names of the attributes with POSIX access lists.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 

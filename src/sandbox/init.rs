@@ -141,22 +141,23 @@ struct Running {
 
 /// What an init waits for beside the calls it answers: children that end, and signals to pass on.
 pub(super) struct Watch {
-    signals: OwnedFd,
     command: i32,
+    /// Where signals come to, if they are passed on: those and SIGCHLD.
+    pub(super) signals: Option<OwnedFd>,
 }
 
 impl Watch {
     fn new(command: i32, attended: bool) -> Result<Watch> {
-        let signals = match attended {
-            true => process::watch_signals(&[&PASSED_ON[..], &[libc::SIGCHLD]].concat())?,
-            false => process::child_signals()?,
-        };
-        Ok(Watch { signals, command })
+        let signals = attended
+            .then(|| process::watch_signals(&[&PASSED_ON[..], &[libc::SIGCHLD]].concat()))
+            .transpose()?;
+        Ok(Watch { command, signals })
     }
 
-    /// How the command ended, if it has. Called when there is something to read.
+    /// How the command ended, if it has. Called when there is something to read, if signals are passed on.
     pub(super) fn look(&self) -> Result<Option<process::Ended>> {
-        for (signal, sender) in process::caught_signals(self.signals.as_fd())? {
+        let caught = self.signals.as_ref().map(|signals| process::caught_signals(signals.as_fd()));
+        for (signal, sender) in caught.transpose()?.unwrap_or_default() {
             // Not what a process of the sandbox itself sends.
             if signal != libc::SIGCHLD && sender == 0 {
                 let group = matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGHUP);
@@ -172,18 +173,19 @@ impl Watch {
     }
 
     fn until_the_end(&self) -> Result<process::Ended> {
-        loop {
-            fd::wait_readable([self.signals.as_fd()], None)?;
+        while let Some(signals) = &self.signals {
+            fd::wait_readable([signals.as_fd()], None)?;
             if let Some(ended) = self.look()? {
                 return Ok(ended);
             }
         }
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.signals.as_fd()
+        loop {
+            match process::wait(-1, true)? {
+                Some((pid, ended)) if pid == self.command => return Ok(ended),
+                Some(_) => {}
+                None => return Err(Error::machine("the command of a sandbox has vanished")),
+            }
+        }
     }
 }
 
@@ -225,24 +227,11 @@ fn start(origin: &Origin<'_>, job: &Job, work: Work) -> Result<Running> {
 
 /// Reaps until the command has ended, then ends and reaps the rest.
 fn supervise(Running { command, mut supervisor, attended }: Running) -> Result<Report> {
-    let watch = match attended || supervisor.is_some() {
-        true => Some(Watch::new(command, attended)?),
-        false => None,
-    };
-    let early = match (&mut supervisor, &watch) {
-        (Some(supervisor), Some(watch)) => supervisor.serve(watch)?,
-        _ => None,
-    };
-    let status = match (early, watch.filter(|_| attended)) {
-        (Some(ended), _) => ended,
-        (None, Some(watch)) => watch.until_the_end()?,
-        (None, None) => loop {
-            match process::wait(-1, true)? {
-                Some((pid, ended)) if pid == command => break ended,
-                Some(_) => {}
-                None => return Err(Error::machine("the command of a sandbox has vanished")),
-            }
-        },
+    let watch = Watch::new(command, attended)?;
+    let early = supervisor.as_mut().map(|supervisor| supervisor.serve(&watch)).transpose()?.flatten();
+    let status = match early {
+        Some(ended) => ended,
+        None => watch.until_the_end()?,
     };
     loop {
         match process::wait(-1, false)? {

@@ -1,6 +1,7 @@
 //! Every raw system call and all `unsafe`, as safe functions whose errors name the call, its arguments
 //! and the errno.
 
+pub mod door;
 pub mod fd;
 pub mod mount;
 pub mod notify;

@@ -54,8 +54,8 @@ pub fn read_memory(pid: i32, at: u64, buf: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// `stat` or `lstat`, as the bytes that the call stores, with this owner.
-pub fn stat_bytes(path: &CStr, follow: bool, (uid, gid): (u32, u32)) -> Result<Vec<u8>> {
+/// `stat` or `lstat`, in the form that the call stores.
+pub fn stat(path: &CStr, follow: bool) -> Result<libc::stat> {
     // SAFETY: an all-zero stat is valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     let (flags, at) = (if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW }, &raw mut stat);
@@ -63,9 +63,14 @@ pub fn stat_bytes(path: &CStr, follow: bool, (uid, gid): (u32, u32)) -> Result<V
     check(unsafe { libc::fstatat(libc::AT_FDCWD, path.as_ptr(), at, flags) }, || {
         format!("stat({})", show(path))
     })?;
+    Ok(stat)
+}
+
+/// What [`stat`] gave, as bytes, with this owner.
+pub fn stat_bytes(mut stat: libc::stat, (uid, gid): (u32, u32)) -> [u8; size_of::<libc::stat>()] {
     (stat.st_uid, stat.st_gid) = (uid, gid);
     // SAFETY: on these 64-bit targets libc's structure is the kernel's; it was zeroed, padding too.
-    Ok(unsafe { std::slice::from_raw_parts((&raw const stat).cast::<u8>(), size_of_val(&stat)) }.to_vec())
+    unsafe { std::mem::transmute(stat) }
 }
 
 /// `statx` with these flags and mask, as the bytes that the call stores, with this owner.

@@ -53,15 +53,15 @@ const NOTIF_RECV: libc::c_ulong = 0xC050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xC018_2101;
 const NOTIF_SET_FLAGS: libc::c_ulong = 0x4008_2104;
 
-/// Takes the call that waits at a listener which has become readable; none when its caller is gone meanwhile.
+/// Takes the call that waits at a listener, or waits for one; none when its caller is gone meanwhile, or the listener
+/// is behind a [door](super::door) that has been shut.
 pub fn receive(listener: BorrowedFd<'_>) -> Result<Option<Call>> {
     // SAFETY: the kernel wants an all-zero structure and fills it.
     let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: `notif` outlives the call and has the size that is part of the request number.
     let ret = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut notif) };
     match check(ret, || "ioctl(SECCOMP_IOCTL_NOTIF_RECV)".to_string()) {
-        // The caller was killed meanwhile.
-        Err(e) if matches!(e.errno(), libc::ENOENT | libc::EINTR) => return Ok(None),
+        Err(e) if matches!(e.errno(), libc::ENOENT | libc::EINTR | libc::EBADF) => return Ok(None),
         other => other?,
     };
     let data = notif.data;

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Asked;
-use super::records::link;
+use super::records::{LINKS, link};
 use crate::sys::notify;
 
 /// The longest path the kernel takes, with its NUL.
@@ -94,6 +94,8 @@ impl Here {
 pub(super) struct Resolver {
     /// This process's own root.
     root: OwnedFd,
+    /// And working directory.
+    links: OwnedFd,
     /// Some process has another root.
     pub(super) chrooted: bool,
     buffer: Box<[u8; PATH_MAX]>,
@@ -101,8 +103,11 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new() -> Result<Resolver, Errno> {
-        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Resolver { root, chrooted: false, buffer: Box::new([0; PATH_MAX]) })
+        let [root, links] =
+            [c"/", LINKS].map(|path| rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()));
+        let (root, links) = (root?, links?);
+        rustix::process::fchdir(&links)?;
+        Ok(Resolver { root, links, chrooted: false, buffer: Box::new([0; PATH_MAX]) })
     }
 
     /// The path of a call; none when it cannot be read or is too long.
@@ -170,6 +175,7 @@ impl Resolver {
         let opened = rustix::fs::openat(base, path, flags(follow), Mode::empty());
         if root.is_some() {
             notify::change_root(self.root.as_fd()).ok()?;
+            rustix::process::fchdir(&self.links).ok()?;
         }
         opened.ok()
     }

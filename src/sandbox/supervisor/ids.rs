@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::callee::{Here, Named, Resolver};
+use super::often::Often;
 use super::records::{Look, Records, hands_down, is_dir};
 use super::{Answer, Answered, Asked, Handler, failed, groups, xattrs};
 use crate::error::Result;
@@ -37,6 +38,7 @@ pub(super) struct Ids {
 pub(super) struct State {
     pub(super) records: Records,
     pub(super) resolver: Resolver,
+    often: Often,
 }
 
 impl Ids {
@@ -176,8 +178,10 @@ impl Handler for Ids {
         // Each owner that is kept in memory takes a descriptor.
         let (_, most) = privilege::limit(libc::RLIMIT_NOFILE)?;
         privilege::set_limit(libc::RLIMIT_NOFILE, most, most)?;
-        let resolver = Resolver::new().map_err(|e| failed("open(\"/\", O_PATH)", e))?;
-        self.state = Some(State { records: Records::of(&self.stack, self.closely), resolver });
+        let resolver =
+            Resolver::new().map_err(|e| failed("open(\"/\", O_PATH), chdir(\"/proc/self/fd\")", e))?;
+        let records = Records::of(&self.stack, self.closely);
+        self.state = Some(State { records, resolver, often: Often::default() });
         Ok(())
     }
 
@@ -255,6 +259,7 @@ impl State {
         let errno = |e: rustix::io::Errno| e.raw_os_error();
         let stat = rustix::fs::fstat(object).map_err(errno)?;
         if is_dir(&stat) {
+            self.often.forget();
             self.records.check(object);
             if !hands_down(&stat) {
                 self.records.unshare(object);
@@ -272,8 +277,12 @@ impl State {
             self.records.settle(object).map_err(errno)?;
         }
         let one = |id| if id == KEEP { KEEP } else { 0 };
+        let set = (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some());
+        if set && self.records.suffice(&stat) && self.records.write(object, owner).is_ok() {
+            return Ok(());
+        }
         notify::chown(object, one(uid), one(gid)).map_err(|e| e.errno())?;
-        if (uid, gid) != (KEEP, KEEP) && (owner != (0, 0) || before.is_some()) {
+        if set {
             self.records.set(object, owner).map_err(errno)?;
         }
         if hands_down(&stat) && owner.1 != 0 {
@@ -292,6 +301,14 @@ impl State {
             _ => (Named::path(asked, 0, false), 1),
         };
         let mut here = self.resolver.here(asked, named);
+        if !extended
+            && let Some(here) = &here
+            && let Some((numbers, owner)) = self.often.guess(here)
+            && let Ok(stat) = notify::stat(&here.path, here.follow)
+            && (stat.st_dev, stat.st_ino) == numbers
+        {
+            return tell(asked, to, &notify::stat_bytes(stat, owner));
+        }
         let owner = match here.as_ref().map(|here| self.records.look(here)) {
             Some(Look::Nothing) => return Ok(Answer::Continue),
             Some(Look::Owner(owner)) => Some(owner),
@@ -311,22 +328,27 @@ impl State {
                 (&*here.insert(Here::of(object.as_fd())), owner)
             }
         };
-        let bytes = match extended {
-            true => {
-                let keep = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
-                let flags = asked.int(2) & keep | if here.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-                notify::statx_bytes(&here.path, flags, asked.int(3) as u32, owner)
-            }
-            false => notify::stat_bytes(&here.path, here.follow, owner),
-        };
-        if !asked.is_waiting() {
-            return Ok(Answer::Continue);
+        if extended {
+            let keep = libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC;
+            let flags = asked.int(2) & keep | if here.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+            let bytes = notify::statx_bytes(&here.path, flags, asked.int(3) as u32, owner);
+            return tell(asked, to, &bytes.map_err(|e| e.errno())?);
         }
-        let written =
-            bytes.and_then(|bytes| process::write_memory(asked.call.pid, asked.call.args[to], &bytes));
-        match written {
-            Ok(()) => Ok(Answer::Value(0)),
-            Err(e) => Err(e.errno()),
+        let stat = notify::stat(&here.path, here.follow).map_err(|e| e.errno())?;
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            self.often.asked(here, &self.records);
         }
+        tell(asked, to, &notify::stat_bytes(stat, owner))
+    }
+}
+
+/// Answers a call with what it wants to have stored at its argument `to`.
+fn tell(asked: &Asked<'_>, to: usize, bytes: &[u8]) -> Answered {
+    if !asked.is_waiting() {
+        return Ok(Answer::Continue);
+    }
+    match process::write_memory(asked.call.pid, asked.call.args[to], bytes) {
+        Ok(()) => Ok(Answer::Value(0)),
+        Err(e) => Err(e.errno()),
     }
 }

@@ -12,6 +12,7 @@ mod callee;
 mod dirs;
 mod groups;
 mod ids;
+mod often;
 mod records;
 mod xattrs;
 
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use super::SandboxSpec;
 use super::init::Watch;
 use crate::error::{Error, Result};
+use crate::sys::door::Door;
 use crate::sys::seccomp::{self, Call, Instruction};
 use crate::sys::{fd, notify, process, socket};
 
@@ -184,24 +186,44 @@ impl Supervisor {
     /// supervised and the command has still to be waited for.
     pub(super) fn serve(&mut self, watch: &Watch) -> Result<Option<process::Ended>> {
         self.handlers.iter_mut().try_for_each(|handler| handler.begin())?;
+        if let Some(signals) = &watch.signals {
+            return self.serve_attended(watch, signals);
+        }
+        let door = Door::new(self.listener.as_fd())?;
         loop {
-            let [news, asked] = fd::wait_events([watch.as_fd(), self.listener.as_fd()])?;
+            match seccomp::receive(door.as_fd())? {
+                Some(call) => self.answer(call)?,
+                None => {
+                    door.open()?;
+                    if let Some(ended) = watch.look()? {
+                        return Ok(Some(ended));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same where signals are passed on as well.
+    fn serve_attended(&mut self, watch: &Watch, signals: &OwnedFd) -> Result<Option<process::Ended>> {
+        loop {
+            let [news, asked] = fd::wait_events([signals.as_fd(), self.listener.as_fd()])?;
             if news != 0
                 && let Some(ended) = watch.look()?
             {
                 return Ok(Some(ended));
             }
             if asked & libc::POLLIN != 0 {
-                self.answer()?;
+                if let Some(call) = seccomp::receive(self.listener.as_fd())? {
+                    self.answer(call)?;
+                }
             } else if asked != 0 {
                 return Ok(None);
             }
         }
     }
 
-    fn answer(&mut self) -> Result<()> {
+    fn answer(&mut self, call: Call) -> Result<()> {
         let listener = self.listener.as_fd();
-        let Some(call) = seccomp::receive(listener)? else { return Ok(()) };
         let asked = Asked { call, listener };
         let handler = self.by_call.get(call.number as usize).copied().flatten();
         let answered = handler.map_or(Ok(Answer::Continue), |at| self.handlers[at].handle(&asked));

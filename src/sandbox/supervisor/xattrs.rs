@@ -6,7 +6,7 @@ use super::callee::Named;
 use super::ids::State;
 use super::records::{Look, link};
 use super::{Answer, Answered, Asked};
-use crate::layer::owners;
+use crate::layer::{CAPABILITY, owners};
 use crate::sys::process;
 
 /// `getxattr`, `setxattr`, `removexattr`: a name of ours is not there, and cannot be made.
@@ -14,6 +14,10 @@ pub(super) fn named(state: &mut State, asked: &Asked<'_>, write: bool) -> Answer
     match state.resolver.read_path(asked, asked.call.args[1]) {
         Some(name) if name.starts_with(owners::PREFIX) => {
             Err(if write { libc::EPERM } else { libc::ENODATA })
+        }
+        Some(name) if write && name == CAPABILITY => {
+            state.records.capable = true;
+            Ok(Answer::Continue)
         }
         _ => Ok(Answer::Continue),
     }
