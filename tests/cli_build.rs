@@ -260,6 +260,27 @@ fn ctrl_c_stops_the_sandboxes_and_keeps_what_is_finished() {
 }
 
 #[test]
+fn ctrl_c_while_a_huge_file_is_hashed_ends_soon() {
+    each_mode(|world| {
+        // Hashing all of it would take minutes.
+        world.recipe("[[step]]\nname = \"big\"\nrun = \"truncate -s 2000G /big; echo made\"\n");
+        let store = world.store();
+        let mut child =
+            world.spawn(&["build", "recipe.toml", "--progress", "json", "--store", store.to_str().unwrap()]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("\"made\"")));
+        // Until nothing runs in the sandbox any more.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let began = std::time::Instant::now();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert!(lines.map_while(Result::ok).last().unwrap_or_default().contains("finished"));
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        world.assert_clean();
+    });
+}
+
+#[test]
 fn a_reader_that_goes_away_stops_the_build() {
     each_mode(|world| {
         world.recipe("[[step]]\nname = \"talks\"\nrun = \"while true; do echo x; sleep 0.01; done\"\n");

@@ -26,8 +26,9 @@ pub(super) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// The digest of the first `size` bytes of a file; an error when it has fewer, and soon after `stop` is set.
 pub(super) fn digest(file: BorrowedFd, size: u64, stop: &AtomicBool) -> io::Result<ContentDigest> {
+    go_on(stop)?;
     if size <= PIECE {
-        return with_piece(file, 0, size, stop, ContentDigest::of);
+        return with_piece(file, 0, size, ContentDigest::of);
     }
     let left = left_subtree_len(size);
     let (left, right) =
@@ -36,8 +37,10 @@ pub(super) fn digest(file: BorrowedFd, size: u64, stop: &AtomicBool) -> io::Resu
 }
 
 fn subtree(file: BorrowedFd, offset: u64, len: u64, stop: &AtomicBool) -> io::Result<ChainingValue> {
+    // Not only at the pieces: a huge file has too many to visit each.
+    go_on(stop)?;
     if len <= PIECE {
-        return with_piece(file, offset, len, stop, |bytes| {
+        return with_piece(file, offset, len, |bytes| {
             Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
         });
     }
@@ -47,17 +50,12 @@ fn subtree(file: BorrowedFd, offset: u64, len: u64, stop: &AtomicBool) -> io::Re
     Ok(merge_subtrees_non_root(&left?, &right?, Mode::Hash))
 }
 
+fn go_on(stop: &AtomicBool) -> io::Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
 /// Calls `f` with `len` bytes (at most [`PIECE`]) from `offset` on.
-fn with_piece<T>(
-    file: BorrowedFd,
-    offset: u64,
-    len: u64,
-    stop: &AtomicBool,
-    f: impl FnOnce(&[u8]) -> T,
-) -> io::Result<T> {
-    if stop.load(Ordering::Relaxed) {
-        return Err(io::ErrorKind::Interrupted.into());
-    }
+fn with_piece<T>(file: BorrowedFd, offset: u64, len: u64, f: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
     BUFFER.with_borrow_mut(|buffer| {
         let piece = &mut buffer[..len as usize];
         let mut done = 0;
