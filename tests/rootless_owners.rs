@@ -141,6 +141,23 @@ fn a_setgid_bit_that_is_taken_away_is_noticed() {
 }
 
 #[test]
+fn what_a_step_that_runs_twice_prints_is_shown_once() {
+    let Some(mode) = modes().into_iter().find(|mode| mode.runs && mode.single) else { return };
+    let world = World::new(mode);
+    // The first run is stopped at the `mv`.
+    world.recipe(
+        "[[step]]\nname = \"s\"\nrun = '''\nmkdir /d; chgrp 7 /d; chmod 2775 /d; mkdir /d/a; echo one; echo two\n\
+         chmod 755 /d/a; touch /d/a/new; mv /d/a /a; echo three\n'''\n",
+    );
+    let build = world.build().ok();
+    let lines = build.events.iter().filter(|event| event["event"] == "log");
+    let lines: Vec<&str> = lines.map(|event| event["line"].as_str().unwrap()).collect();
+    assert_eq!(lines, ["one", "two", "three"]);
+    assert_eq!(build.log("s"), lines);
+    assert!(build.twice.contains_key("s"), "it ran once: {}", build.run);
+}
+
+#[test]
 fn errors_are_the_kernels() {
     let logs = same_everywhere(&["try() { \"$@\" 2>&1 | sed 's/.*: //'; }
          touch /f; try chown 1 /nowhere; try chown 65536 /f; try chown 1 /f/x; ln -s a /a; try chown 1 /a

@@ -25,6 +25,7 @@ mod sbom;
 mod schedule;
 mod session;
 mod shell;
+mod shown;
 mod stack;
 mod state;
 mod user;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::log::Capture;
 use super::plan::{Fetch, From, NodeId, Plan, StepNode, Work};
 use super::redact::Redactor;
+use super::shown::Shown;
 use super::stack::{Resolver, copy_of, mountable};
 use super::state::{Knowledge, Known};
 use super::workshop::Workshop;
@@ -147,14 +148,16 @@ impl Workshop<'_> {
         };
         self.observer.event(Event::Started { step: name.clone(), key, why });
         let run = Run { node, step, action, key, layers, began };
-        match self.run(&run, false)? {
+        let mut shown = Shown::default();
+        match self.run(&run, false, &mut shown)? {
             Some(made) => Ok(made),
             None => {
                 let message = format!(
                     "step `{name}` runs again, watched more closely: it took a setgid bit away from a directory"
                 );
                 self.observer.event(Event::Warning { message });
-                self.run(&run, true)?
+                shown.again();
+                self.run(&run, true, &mut shown)?
                     .ok_or_else(|| Error::machine(format!("step `{name}` cannot be watched")))
             }
         }
@@ -210,7 +213,7 @@ impl Workshop<'_> {
     }
 
     /// Runs a step's command; none when it has to be run `closely` watched.
-    fn run(&self, run: &Run<'_>, closely: bool) -> Result<Option<Made>> {
+    fn run(&self, run: &Run<'_>, closely: bool, shown: &mut Shown) -> Result<Option<Made>> {
         let Run { node, step, action, key, layers, began } = run;
         let (node, key) = (*node, *key);
         let name = &self.plan.nodes[node].name;
@@ -239,10 +242,12 @@ impl Workshop<'_> {
                 sandbox.killer().kill();
             }
             let outcome = std::thread::scope(|scope| {
-                let follow = scope.spawn(|| {
-                    capture
-                        .follow(reader, |line| self.observer.event(Event::Log { step: name.clone(), line }))
-                });
+                let show = |line: String| {
+                    if shown.is_new(&line) {
+                        self.observer.event(Event::Log { step: name.clone(), line });
+                    }
+                };
+                let follow = scope.spawn(|| capture.follow(reader, show));
                 let outcome = sandbox.wait();
                 match follow.join() {
                     Ok(read) => read?,

@@ -50,6 +50,8 @@ pub struct Build {
     pub events: Vec<Value>,
     /// Where the output was exported to.
     pub out: PathBuf,
+    /// The logs of steps that ran twice, of which only what was new the second time was told.
+    pub twice: BTreeMap<String, Vec<String>>,
 }
 
 impl World {
@@ -157,8 +159,15 @@ impl World {
             args.extend(["--output", out.to_str().unwrap()]);
         }
         let run = self.isolith(&args);
-        let events = run.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Build { run, events, out }
+        let events: Vec<Value> =
+            run.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let messages = events.iter().filter_map(|event| event["message"].as_str());
+        let twice = messages.filter_map(|text| text.strip_prefix("step `")?.split_once("` runs again"));
+        let twice = twice.map(|(step, _)| {
+            let log = self.isolith(&["log", &format!("{recipe}:{step}"), "--store", store.to_str().unwrap()]);
+            (step.to_owned(), log.stdout.lines().map(str::to_owned).collect())
+        });
+        Build { run, twice: twice.collect(), events, out }
     }
 
     /// Nothing that ran in this world is left: no process, no mount, no temporary file.
@@ -304,11 +313,10 @@ impl Build {
 
     /// What a step printed, line by line: of its last run, if it had to run again.
     pub fn log(&self, step: &str) -> Vec<String> {
-        let again = format!("step `{step}` runs again");
-        let repeated = |event: &Value| event["message"].as_str().is_some_and(|text| text.starts_with(&again));
-        let from = self.events.iter().rposition(repeated).unwrap_or(0);
-        let lines =
-            self.events[from..].iter().filter(|event| event["event"] == "log" && event["step"] == step);
+        if let Some(log) = self.twice.get(step) {
+            return log.clone();
+        }
+        let lines = self.events.iter().filter(|event| event["event"] == "log" && event["step"] == step);
         lines.map(|event| event["line"].as_str().unwrap().to_owned()).collect()
     }
 
