@@ -77,6 +77,31 @@ fn mistakes_have_exit_codes_places_and_hints() {
 }
 
 #[test]
+fn a_home_that_cannot_be_read_is_named_and_one_that_is_not_there_is_not_needed() {
+    use std::os::unix::fs::PermissionsExt;
+    for mode in modes().into_iter().filter(|mode| mode.runs && mode.uid != 0) {
+        let mut world = World::new(mode);
+        world.recipe("[[step]]\nname = \"s\"\nrun = 'true'\n");
+        let locked = world.path("locked");
+        std::fs::create_dir(&locked).unwrap();
+        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o000)).unwrap();
+        world.env.insert("HOME".into(), locked.display().to_string());
+        let store = world.store();
+        let args = ["build", "recipe.toml", "--store", store.to_str().unwrap()];
+        let run = world.isolith(&args);
+        assert_eq!(run.code, 125, "{run}");
+        let path = locked.join(".config/isolith/config.toml");
+        assert!(run.stderr.contains(path.to_str().unwrap()) && run.stderr.contains("hint: HOME"), "{run}");
+
+        world.env.insert("HOME".into(), "/nonexistent".into());
+        assert_eq!(world.isolith(&args).code, 0);
+        let verify = ["verify", "recipe.toml", "--vary", "umask,environment", args[2], args[3]];
+        let run = world.isolith(&verify);
+        assert_eq!(run.code, 0, "{run}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_there_is_a_mistake_of_the_caller() {
     let world = world();
     world.write("r.toml", "name = \"r\"\n[base]\nscratch = true\n[[step]]\nname = \"a\"\nargs = [\"/x\"]\n");

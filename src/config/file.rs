@@ -21,7 +21,10 @@ pub(super) fn apply(path: &Path, of_repository: bool, settings: &mut Settings) -
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(Error::io("read the configuration file", path, error)),
+        Err(error) => {
+            let hint = "HOME or XDG_CONFIG_HOME may be those of another user (`sudo -H` sets HOME)";
+            return Err(Error::io("read the configuration file", path, error).hint(hint));
+        }
     };
     File { path, text: &text, of_repository }.apply(settings)
 }
