@@ -114,6 +114,14 @@ fn one_base_for_everybody_that_grows_by_a_package() {
         let again = world.build_recipe("two.toml", &["--locked", "--offline"]).ok();
         assert_eq!(again.finished()["stack"], two.finished()["stack"]);
         assert_eq!(again.step("debian:include")["outcome"], "hit");
+        if first.is_none() {
+            // A round of `verify` unpacks the same packages without fetching any.
+            world.write("isolith.toml", &format!("offline = true\n[debian]\nmirrors = [{mirror:?}]\n"));
+            let store = world.store();
+            let run =
+                world.isolith(&["verify", "one.toml", "--vary", "umask", "--store", store.to_str().unwrap()]);
+            assert_eq!(run.code, 0, "{run}");
+        }
         assert!(listener.accept().is_err());
 
         let result = (one.finished()["stack"].clone(), two.finished()["stack"].clone());

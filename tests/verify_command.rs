@@ -2,6 +2,9 @@
 //! good ones are proven good. Stored results stay as they are.
 
 mod common;
+#[allow(dead_code)]
+#[path = "sources/server.rs"]
+mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -292,6 +295,59 @@ fn a_verification_that_is_stopped_leaves_nothing() {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn what_is_fetched_is_fetched_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = world();
+    let server = server::Server::of(b"fetched\n".to_vec());
+    let digest = blake3::hash(b"fetched\n");
+    // A repository with another in it, and a git that notes what it is asked to fetch.
+    let git = |dir: &str, args: &[&str]| -> String {
+        let mut git = std::process::Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]);
+        git.args(["-c", "safe.directory=*"]).args(args).current_dir(world.path("work").join(dir));
+        let output = git.env("HOME", world.path("home")).output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    for dir in ["below", "above"] {
+        world.write(&format!("{dir}/file"), dir);
+        git(dir, &["init", "--quiet"]);
+        git(dir, &["add", "."]);
+        if dir == "above" {
+            let below = world.path("work/below").display().to_string();
+            git(dir, &["submodule", "--quiet", "add", &below, "sub"]);
+        }
+        git(dir, &["commit", "--quiet", "-m", "one"]);
+    }
+    let commit = git("above", &["rev-parse", "HEAD"]);
+    if world.mode.uid == 0 {
+        // The rounds of other users read them, too.
+        let all = std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(world.path("work")).status();
+        assert!(all.unwrap().success());
+    }
+    let notes = world.write("notes", "");
+    fs::set_permissions(&notes, fs::Permissions::from_mode(0o666)).unwrap();
+    let script = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" != fetch ] || echo fetch >> {}; done\nexec /usr/bin/git -c safe.directory='*' \"$@\"\n",
+        notes.display()
+    );
+    let tool = world.write("tools/git", &script);
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    world.env.insert("PATH".into(), format!("{}:/usr/bin:/bin", tool.parent().unwrap().display()));
+    world.recipe(&format!(
+        "[sources.file]\nurl = {:?}\nblake3 = \"{digest}\"\nfile = \"/file\"\n\
+         [sources.tree]\ngit = {:?}\nrev = \"{commit}\"\nsubmodules = true\nunpack = \"/tree\"\n\
+         [[step]]\nname = \"s\"\nrun = 'cat /file /tree/file /tree/sub/file; head -c 4 /dev/urandom > /x'\n",
+        server.url("file"),
+        format!("file://{}", world.path("work/above").display()),
+    ));
+    let found = verify(&world, "recipe.toml", &["--rounds", "3", "--bisect", "--vary", &quick(&world)], 4);
+    assert_eq!(found["rounds"].as_array().unwrap().len(), 3, "{found}");
+    assert_eq!(server.asked().len(), 1, "{:?}", server.asked());
+    assert_eq!(fs::read_to_string(notes).unwrap(), "fetch\nfetch\n", "once for each of the two repositories");
 }
 
 #[test]

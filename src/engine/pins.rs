@@ -182,6 +182,12 @@ impl Pinner<'_> {
         })
     }
 
+    /// Its blob.
+    pub fn package_blob(&self, package: &Package) -> Result<ContentDigest> {
+        self.package(package)?;
+        self.named(&package.sha256)
+    }
+
     /// A file of a source package, fetched if need be; its bytes have just been checked.
     pub fn source_file(&self, package: &SourcePackage, file: &SourceFile) -> Result<File> {
         let remote = Remote { urls: self.archives.urls(&package.suite, &file.path), pin: None };
@@ -189,6 +195,17 @@ impl Pinner<'_> {
             Class::Machine if !self.access.offline => error.hint(DROPPED),
             _ => error,
         })
+    }
+
+    /// Its blob.
+    pub fn source_blob(&self, package: &SourcePackage, file: &SourceFile) -> Result<ContentDigest> {
+        self.source_file(package, file)?;
+        self.named(&file.sha256)
+    }
+
+    /// The blob of something that has just been opened.
+    fn named(&self, pin: &Pin) -> Result<ContentDigest> {
+        fetch::named(self.store, pin).ok_or_else(|| Error::machine(format!("the blob {pin} is lost")))
     }
 
     /// Who reads the indexes of archives.

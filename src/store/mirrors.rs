@@ -7,6 +7,9 @@ use super::{Store, io};
 use crate::digest::ContentDigest;
 use crate::error::Result;
 
+/// Where they are in a store.
+pub const MIRRORS: &str = "git";
+
 /// The right to use a mirror; given up when dropped.
 #[derive(Debug)]
 pub struct Mirror {
@@ -21,13 +24,30 @@ impl Store {
     /// # Errors
     /// Class `Interrupted` when `cancelled` says so while waiting.
     pub fn mirror(&self, url: &str, cancelled: impl Fn() -> bool) -> Result<Mirror> {
-        let top = self.root.join("git");
+        let top = self.root.join(MIRRORS);
         if !top.is_dir() {
             io::make_dir(&top, 0o700)?; // The store was made before there were mirrors.
         }
-        let name = format!("git/{}", ContentDigest::of(url.as_bytes()));
+        let name = format!("{MIRRORS}/{}", ContentDigest::of(url.as_bytes()));
         let lock = self.lock_name(&name, || (), cancelled)?;
         Ok(Mirror { path: self.root.join(name), _lock: lock })
+    }
+
+    /// All of them, each held.
+    ///
+    /// # Errors
+    /// As for [`Store::mirror`].
+    pub fn mirrors(&self, cancelled: &dyn Fn() -> bool) -> Result<Vec<Mirror>> {
+        let top = self.root.join(MIRRORS);
+        let entries = std::fs::read_dir(&top).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names
+            .map(|name| format!("{MIRRORS}/{name}"))
+            .map(|name| {
+                let lock = self.lock_name(&name, || (), cancelled)?;
+                Ok(Mirror { path: self.root.join(name), _lock: lock })
+            })
+            .collect()
     }
 
     /// Takes a mirror out of the store.

@@ -39,7 +39,7 @@ pub use info::Info;
 pub use layers::Presence;
 pub use lock::ActionLock;
 pub use log::LogWriter;
-pub use mirrors::Mirror;
+pub use mirrors::{MIRRORS, Mirror};
 pub use remove::remove_tree;
 pub use results::{ActionRecord, DefinitionRecord};
 pub use roots::{RootRecord, RootStep};

@@ -270,8 +270,10 @@ impl Session {
         let empty = Outcome { steps: Vec::new(), failure: None, wall_ms: 0 };
         kept.push(Kept { outcome: empty, area });
         let at = kept.len() - 1;
-        job.blobs.share(&self.store, &kept[at].area, arrangement.setting.outside.user)?;
+        let cancelled = || job.cancel.load(std::sync::atomic::Ordering::Relaxed);
+        job.blobs.share(&self.store, &kept[at].area, arrangement.setting.outside.user, &cancelled)?;
         kept[at].outcome = job.run(&arrangement, &kept[at].area)?;
+        job.blobs.built(&kept[at].area);
         Ok(&kept[at])
     }
 }

@@ -85,7 +85,8 @@ fn known(store: &Store, pin: &Pin) -> Result<Option<Fetched>> {
     Ok(Some(Fetched { blob, pin: pin.clone(), size }))
 }
 
-fn named(store: &Store, pin: &Pin) -> Option<ContentDigest> {
+/// The name of the blob that a pin names, if the store knows it.
+pub fn named(store: &Store, pin: &Pin) -> Option<ContentDigest> {
     match pin.algorithm() {
         Algorithm::Blake3 => pin.hex().parse().ok(),
         _ => store.blob_named(&pin.to_string()),
