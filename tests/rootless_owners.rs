@@ -141,6 +141,25 @@ fn a_setgid_bit_that_is_taken_away_is_noticed() {
 }
 
 #[test]
+fn a_directory_that_is_asked_about_often_may_become_another_one() {
+    let ask = "stat -c %u:%g /d; stat -c %u:%g /d; stat -c %u:%g /d";
+    let logs = same_everywhere(&[&format!(
+        "mkdir /d; chown 5:6 /d; {ask}; chown 7 /d; {ask}; mv /d /e; mkdir /d; {ask}; chown 8:8 /d; {ask}
+         rm -r /d; mv /e /d; {ask}; ln -s /d /l; chown -h 3:3 /l; {}; {}; rm /l; mkdir /l; {}",
+        ask.replace("-c", "-Lc").replace("/d", "/l"),
+        ask.replace("/d", "/l"),
+        ask.replace("/d", "/l"),
+    )]);
+    let owners = ["5:6", "7:6", "0:0", "8:8", "7:6", "7:6", "3:3", "0:0"];
+    assert_eq!(logs[0], owners.into_iter().flat_map(|owner| [owner; 3]).collect::<Vec<_>>());
+    // From one process, by one path.
+    let tar = "mkdir /d /in; chown 5:6 /in; touch /in/1 /in/2 /in/3; chown 4:4 /in/2; tar cf /x.tar -C / in
+         tar xf /x.tar -C /d; find /d | sort | xargs stat -c '%u:%g %n'; rm -r /in /x.tar";
+    let logs = same_everywhere(&[tar]);
+    assert_eq!(logs[0], ["0:0 /d", "5:6 /d/in", "0:0 /d/in/1", "4:4 /d/in/2", "0:0 /d/in/3"]);
+}
+
+#[test]
 fn what_a_step_that_runs_twice_prints_is_shown_once() {
     let Some(mode) = modes().into_iter().find(|mode| mode.runs && mode.single) else { return };
     let world = World::new(mode);

@@ -182,6 +182,33 @@ fn capabilities_and_access_lists() {
     );
 }
 
+/// Those that the step itself has set, and those of a layer below.
+#[test]
+fn a_new_owner_takes_capabilities_away() {
+    let cap = "attr /f security.capability 0100000200040000000000000000000000000000";
+    one_layer(&[
+        "echo x > /f; chown 9:8 /f",
+        &format!("echo x > /f; chown 5 /f; {cap}; chown 9:8 /f"),
+        &format!("touch /g; chown 5 /g; rm /g; echo x > /f; {cap}; chown 9:8 /f"),
+    ]);
+    let seen = Seen::default();
+    each_mode(|world| {
+        world.recipe_on(
+            base(),
+            &format!(
+                "[[step]]\nname = \"capable\"\nrun = \"echo x > /f; {cap}\"\n\
+                 [[step]]\nname = \"given\"\nafter = [\"capable\"]\nrun = \"chown 9:8 /f\"\n\
+                 [[step]]\nname = \"new\"\nafter = [\"capable\"]\nrun = \"rm /f; echo x > /f; chown 9:8 /f\"\n"
+            ),
+        );
+        let build = world.build().ok();
+        for step in ["given", "new"] {
+            seen.add(&build.step(step)["layer"], &format!("{}: {step}", world.mode.name));
+        }
+    });
+    assert_ne!(seen.only(), Manifest::empty_id().to_hex());
+}
+
 #[test]
 fn what_is_printed() {
     each_mode(|world| {
