@@ -40,6 +40,31 @@ fn a_second_machine_runs_nothing_and_gets_the_same() {
 }
 
 #[test]
+fn verify_takes_nothing_from_remotes_and_gives_nothing() {
+    let (one, two) = pairs()[0];
+    let shared = Shared::new();
+    let (a, b) = (Machine::new(one), Machine::new(two));
+    a.shares(&shared.url(), &[]);
+    b.shares(&shared.url(), &[&a.key]);
+    let verify = |machine: &Machine| {
+        let store = machine.world.store();
+        let store = store.to_str().unwrap();
+        let run =
+            machine.world.isolith(&["verify", "recipe.toml", "--vary", "umask", "--json", "--store", store]);
+        assert_eq!(run.code, 0, "{run}");
+        serde_json::from_str::<serde_json::Value>(&run.stdout).unwrap()["stored_reference"].clone()
+    };
+    // The first round is built under normal conditions, and still nobody's result.
+    assert_eq!(verify(&a), false);
+    assert_eq!(shared.bytes("records") + shared.bytes("blobs"), 0);
+    a.build().ok();
+    // A result of which only a remote has the layers is no reference.
+    assert_eq!(outcomes(&b.build().ok(), "remote-hit"), 2);
+    assert_eq!(verify(&b), false);
+    assert!(b.layers().is_empty());
+}
+
+#[test]
 fn after_a_change_only_what_differs_moves() {
     let (one, two) = pairs()[0];
     let shared = Shared::new();

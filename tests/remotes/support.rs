@@ -62,7 +62,7 @@ impl Machine {
         let args = ["build", "recipe.toml", "--store", store.to_str().unwrap(), "--progress", "json"];
         let run = self.world.isolith(&args);
         let events = run.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Build { run, events, out: PathBuf::new() }
+        Build { run, events, out: PathBuf::new(), twice: Default::default() }
     }
 
     /// The layers of its store.

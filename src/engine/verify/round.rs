@@ -72,6 +72,7 @@ impl Job<'_> {
         command.arg0("isolith").arg("build").arg(self.recipe).arg("--store").arg(area.store());
         command.args([
             "--no-cache",
+            "--no-remote",
             "--locked",
             "--progress",
             "json",
