@@ -111,24 +111,46 @@ fn images_are_the_same_whoever_builds_them() {
 fn documents_are_what_the_specification_says() {
     let world = World::new(modes()[0]);
     world_with(&world);
-    export(&world, &["oci-layout:lay:v"]);
     let layout = world.path("work").join("lay");
     let blob = |digest: &Value| -> PathBuf {
         let hex = digest.as_str().unwrap().strip_prefix("sha256:").unwrap();
         layout.join("blobs/sha256").join(hex)
     };
     let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let index = layout.join("index.json");
-    let manifest = blob(&read(&index)["manifests"][0]["digest"]);
-    let config = blob(&read(&manifest)["config"]["digest"]);
-    for (schema, file) in [
-        ("image-layout-schema.json", &layout.join("oci-layout")),
-        ("image-index-schema.json", &index),
-        ("image-manifest-schema.json", &manifest),
-        ("config-schema.json", &config),
-    ] {
+    let valid = |schema: &str, file: &Path| {
         run("/usr/bin/python3", &["tests/oci/schema.py", schema, file.to_str().unwrap()]);
+    };
+    let index = layout.join("index.json");
+    let forms = [
+        ("oci-layout:lay:one", &["--layers", "one"][..]),
+        ("oci-layout:lay:g", &["--compress", "gzip"]),
+        ("oci-layout:lay:v", &[]),
+    ];
+    for (target, flags) in forms {
+        export(&world, &[&[target], flags].concat());
+        let last = read(&index)["manifests"].as_array().unwrap().last().unwrap()["digest"].clone();
+        let manifest = blob(&last);
+        let config = blob(&read(&manifest)["config"]["digest"]);
+        valid("image-manifest-schema.json", &manifest);
+        valid("config-schema.json", &config);
+        // Docker wants an entry of the history for each layer, and shows the steps of all of them.
+        let config = read(&config);
+        let history = config["history"].as_array().unwrap();
+        let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+        assert_eq!(layers, config["rootfs"]["diff_ids"].as_array().unwrap().len());
+        assert_eq!(layers, read(&manifest)["layers"].as_array().unwrap().len());
+        let by = |entry: &Value| entry["created_by"].as_str().unwrap_or_default().to_string();
+        let seen = json("skopeo", &["inspect", "--config", &format!("oci:{}", &work(&world, &target[11..]))]);
+        let steps: Vec<String> = seen["history"].as_array().unwrap().iter().map(by).collect();
+        for step in ["step compile: ", "step remove: "] {
+            assert_eq!(steps.iter().filter(|by| by.starts_with(step)).count(), 1, "{target}: {steps:?}");
+        }
     }
+    valid("image-layout-schema.json", &layout.join("oci-layout"));
+    valid("image-index-schema.json", &index);
+    let last = read(&index)["manifests"].as_array().unwrap().last().unwrap()["digest"].clone();
+    let manifest = blob(&last);
+    let config = blob(&read(&manifest)["config"]["digest"]);
     // A schema that takes anything would prove nothing.
     let wrong = world.write("wrong.json", r#"{"schemaVersion": 2, "config": 7}"#);
     let output = Command::new("/usr/bin/python3")

@@ -137,6 +137,18 @@ fn images_that_others_built_are_bases() {
             if build.step("s")["outcome"] == "executed" {
                 assert_eq!(size(&build.log("s"), "/own"), *wanted, "{base}");
             }
+            // Their layers go out as they are, in OCI's words; skopeo hashes all of them.
+            let store = world.store();
+            let out = world.path("work/out");
+            let target = format!("oci-layout:{}:latest", out.display());
+            let run = world.isolith(&["export", "recipe.toml", &target, "--store", store.to_str().unwrap()]);
+            assert_eq!(run.code, 0, "{base}: {run}");
+            let (from, to) = (format!("oci:{}:latest", out.display()), format!("dir:{}", at("copied")));
+            copy(&from, &to, &[]);
+            let manifest = fs::read_to_string(dir.path().join("copied/manifest.json")).unwrap();
+            assert!(!manifest.contains("vnd.docker"), "{base}: {manifest}");
+            fs::remove_dir_all(out).unwrap();
+            fs::remove_dir_all(dir.path().join("copied")).unwrap();
         }
     });
 }
