@@ -3,5 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod poison;
 mod share;
 mod support;
+mod trouble;
