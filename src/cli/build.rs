@@ -143,10 +143,14 @@ pub(super) fn build_and(
     Task { settings, request, set, remotes }: Task,
     then: impl FnOnce(&mut Session, &Built, &dyn Observer) -> Result<()>,
 ) -> Result<ExitCode> {
+    let reports = context.surroundings.ci || !remotes.list.is_empty();
     let mut session = context.session(settings)?.with_remotes(remotes);
     let progress = context.ui.progress(settings.progress.value, session.cancel_flag());
     let held = HoldFinished { inner: progress.as_ref(), held: Mutex::new(None) };
     let result = session.build(request, &held).and_then(|built| {
+        if reports {
+            session.keep_report(&built)?;
+        }
         if built.failure.is_none() {
             then(&mut session, &built, &held)?;
         }

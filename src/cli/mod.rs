@@ -2,7 +2,9 @@
 
 mod archives;
 mod attend;
+mod attest;
 mod build;
+mod ci;
 mod completions;
 mod diff;
 mod doctor;
@@ -15,6 +17,7 @@ mod log;
 mod outputs;
 #[cfg(feature = "net")]
 mod push;
+mod remote;
 mod remotes;
 mod request;
 mod run;
@@ -22,6 +25,7 @@ mod sbom;
 mod shell;
 mod store;
 mod target;
+mod trust;
 mod verify;
 
 use std::ffi::OsString;
@@ -159,6 +163,14 @@ enum Command {
     Doctor(doctor::Args),
     /// The key that signs results which are shared
     Key(key::Args),
+    /// Look after remotes
+    Remote(remote::Args),
+    /// Who says what about the steps of a recipe
+    Trust(trust::Args),
+    /// Write signed provenance of what a recipe leaves
+    Attest(attest::Args),
+    /// For continuous integration: what a build did
+    Ci(ci::Args),
     /// Write a starter recipe
     Init(init::Args),
     /// Print a completion script for a shell
@@ -259,6 +271,10 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Sbom(args) => sbom::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Key(args) => key::run(context, args),
+        Command::Remote(args) => remote::run(context, args),
+        Command::Trust(args) => trust::run(context, args),
+        Command::Attest(args) => attest::run(context, args),
+        Command::Ci(args) => ci::run(context, args),
         Command::Init(args) => init::run(context, args),
         Command::Completions(args) => completions::run(context, args),
     }

@@ -1,12 +1,12 @@
 //! What the engine tells while it works. It prints nothing; `ui` draws these.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::RemoteReport;
 use crate::digest::{ActionKey, LayerId};
 
 /// How a step's layer was come by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutcomeKind {
     /// It ran here.
@@ -22,7 +22,7 @@ pub enum OutcomeKind {
 }
 
 /// What became of a step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StepReport {
     /// `step`, or `recipe:step` for a step of another recipe.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct StepReport {
     /// For hits: what making it took, where it was made.
     pub saved_ms: u64,
     /// The remote that it is from.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod attend;
+mod attest;
 mod build;
 mod container;
 mod debian;
@@ -20,6 +21,7 @@ mod plan;
 mod planner;
 mod redact;
 mod remotes;
+mod report;
 mod run;
 mod sbom;
 mod schedule;
@@ -40,7 +42,8 @@ pub use event::{Event, Observer, OutcomeKind, StepReport};
 pub use image::{ImageForm, ImageOptions, ImageTarget, Layers, Made, is_tag};
 pub use lock::LockReport;
 pub use pins::LockChange;
-pub use remotes::{Opener, RemoteReport, RemoteSetup, Remotes};
+pub use remotes::{Opener, Opinion, RemoteReport, RemoteSetup, Remotes, Said, Voice};
+pub use report::BuildReport;
 pub use run::{Ran, RunOptions};
 pub use sbom::Format as SbomFormat;
 pub use session::{Inputs, Session};

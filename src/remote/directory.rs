@@ -14,14 +14,14 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::{Blob, MOST_RECORD, Reader, RecordKey, Remote, Source};
+use super::{Blob, MOST_RECORD, Reader, RecordKey, Remote, Source, Swept};
 use crate::error::{Error, Result};
-use crate::oci::Checked;
+use crate::oci::{Checked, Digest};
 
 const MARK: &str = "isolith-remote";
 const VERSION: &[u8] = b"1\n";
@@ -155,15 +155,6 @@ impl Remote for Directory {
 
     fn keys(&self) -> Result<Vec<RecordKey>> {
         let mut keys = Vec::new();
-        let names = |dir: &Path| -> Result<Vec<PathBuf>> {
-            let failed = |why| Error::io("read", dir, why);
-            match fs::read_dir(dir) {
-                Ok(entries) => entries.map(|entry| entry.map(|e| e.path()).map_err(failed)).collect(),
-                // A name that is no directory is none of ours.
-                Err(why) if is_absent(&why) => Ok(Vec::new()),
-                Err(why) => Err(failed(why)),
-            }
-        };
         for shard in names(&self.root.join("records"))? {
             for path in names(&shard)? {
                 let key = path.file_name().and_then(|name| name.to_str()?.parse().ok());
@@ -181,6 +172,35 @@ impl Remote for Directory {
             Err(why) if is_absent(&why) => Ok(false),
             Err(why) => Err(Error::io("remove", &path, why)),
         }
+    }
+
+    fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
+        let mut swept = Swept::default();
+        let blobs = names(&self.root.join("blobs"))?.into_iter().map(|shard| names(&shard));
+        // What a writer has left behind that was killed is no blob, and goes too.
+        let left = names(&self.root.join("tmp"));
+        for path in blobs.chain([left]).collect::<Result<Vec<_>>>()?.concat() {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let digest = format!("sha256:{name}").parse::<Digest>();
+            if meta.is_dir() || meta.mtime() >= before || digest.is_ok_and(|digest| wanted(&digest)) {
+                continue;
+            }
+            fs::remove_file(&path).map_err(|why| Error::io("remove", &path, why))?;
+            swept.blobs += 1;
+            swept.bytes += meta.len();
+        }
+        Ok(Some(swept))
+    }
+}
+
+/// The paths in a directory; none in a name that is no directory, which is none of ours.
+fn names(dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |why| Error::io("read", dir, why);
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| entry.map(|e| e.path()).map_err(failed)).collect(),
+        Err(why) if is_absent(&why) => Ok(Vec::new()),
+        Err(why) => Err(failed(why)),
     }
 }
 

@@ -13,7 +13,7 @@ pub use directory::Directory;
 pub use key::{Blob, RecordKey, Subject, WriterId};
 
 use crate::error::{Error, Result};
-use crate::oci::Checked;
+use crate::oci::{Checked, Digest};
 
 /// The most bytes that a record may have. Longer ones are neither taken nor given out.
 pub const MOST_RECORD: usize = 1 << 20;
@@ -22,6 +22,15 @@ pub const MOST_RECORD: usize = 1 << 20;
 pub type Reader<'a> = &'a mut dyn FnMut(&mut dyn Read) -> Result<()>;
 /// What gives the bytes of a blob from the start; it is called again when a try fails.
 pub type Source<'a> = &'a mut dyn FnMut() -> Result<Box<dyn Read>>;
+
+/// What [`Remote::sweep`] took out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Swept {
+    /// Blobs.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
 
 /// A shared store. Every call may be made from several threads at once.
 ///
@@ -59,6 +68,13 @@ pub trait Remote: Send + Sync {
 
     /// Takes a record out; false when it is not there. Its blobs stay.
     fn remove(&self, key: &RecordKey) -> Result<bool>;
+
+    /// Takes out the blobs that `wanted` says no to and that were put there before that second since 1970. None when this
+    /// remote cannot list its blobs, or throws away itself what nobody refers to.
+    fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
+        let _ = (wanted, before);
+        Ok(None)
+    }
 }
 
 /// Gives the bytes of a whole blob to `read` and checks them on the way. Where they are not those of the digest and

@@ -83,6 +83,11 @@ impl Envelope {
         Ok(Envelope { payload, signatures })
     }
 
+    /// The payload, whoever may have written it: for what is not believed but looked after.
+    pub(super) fn unverified(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The payload, if a signature of `key` is on it.
     pub fn verified(&self, key: &PublicKey) -> Option<&[u8]> {
         let message = authenticated(PAYLOAD_TYPE, &self.payload);

@@ -3,12 +3,14 @@
 //! A record is a DSSE envelope over an in-toto statement: "the definition or action of this name came to that layer".
 //! Nothing of it is looked at before its signature was found to be of the key that it was asked for.
 
+mod collect;
 mod envelope;
 mod key;
 mod policy;
 mod record;
 mod statement;
 
+pub use collect::{Collected, collect};
 pub use envelope::{Envelope, PAYLOAD_TYPE, Unreadable};
 pub use key::{NotAKey, PublicKey, SecretKey};
 pub use policy::{Agreed, Policy, Vote, Weighed};

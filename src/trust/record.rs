@@ -142,6 +142,17 @@ pub fn read(bytes: &[u8], name: &RecordKey, key: &PublicKey) -> Result<BTreeMap<
     Ok(claims)
 }
 
+/// The blobs that a record refers to, whoever wrote it; none when it cannot be read.
+pub(super) fn refers(bytes: &[u8]) -> Option<Vec<Blob>> {
+    let envelope = Envelope::read(bytes).ok()?;
+    let statement: Statement = serde_json::from_slice(envelope.unverified()).ok()?;
+    let claims = statement.subject.iter().filter(|resource| resource.digest.contains_key(LAYER));
+    claims
+        .map(|resource| Claim::read(resource).map(|claim| claim.blob).ok())
+        .collect::<Option<Vec<_>>>()
+        .map(|blobs| blobs.into_iter().flatten().collect())
+}
+
 fn refused(expected: impl Into<String>, got: impl fmt::Display) -> Refused {
     Refused { expected: expected.into(), got: got.to_string() }
 }

@@ -8,6 +8,7 @@ mod explain;
 mod failure;
 mod lock;
 mod progress;
+mod share;
 mod store;
 mod style;
 mod terminal;
@@ -22,10 +23,11 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::config::{Progress, Setting};
-use crate::engine::{Built, Comparison, Explanation, Failure, LockReport, Observer};
+use crate::engine::{BuildReport, Built, Comparison, Explanation, Failure, LockReport, Observer, Opinion};
 use crate::error::{Error, Result};
 use crate::sandbox::doctor::Check;
 use crate::store::{Info, Problem};
+use crate::trust::Collected;
 
 pub use style::{ColorChoice, Style};
 pub use terminal::Terminal;
@@ -130,6 +132,21 @@ impl Ui {
             return self.json_lines(&[comparison]);
         }
         self.print(diff::render(self.out_style, names, comparison).as_bytes())
+    }
+
+    /// Who says what about the steps of a recipe, on standard output.
+    pub fn opinions(&self, opinions: &[Opinion]) -> Result<()> {
+        self.print(share::opinions(self.out_style, opinions).as_bytes())
+    }
+
+    /// What was taken out of a remote.
+    pub fn collected(&self, remote: &str, collected: &Collected) {
+        to_stderr(&share::collected(remote, collected));
+    }
+
+    /// What a build did, in Markdown on standard output.
+    pub fn report(&self, report: &BuildReport) -> Result<()> {
+        self.print(share::markdown(report).as_bytes())
     }
 
     /// What `doctor` found, on standard output.

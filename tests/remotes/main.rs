@@ -5,5 +5,6 @@ mod common;
 
 mod poison;
 mod share;
+mod statements;
 mod support;
 mod trouble;

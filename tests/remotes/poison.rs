@@ -47,7 +47,8 @@ impl Scene {
         let name = self.record(what);
         let about = about(&name);
         let statement = statement(&name);
-        let subject = statement["subject"].as_array().unwrap().iter().find(|subject| subject["name"] == about);
+        let subject =
+            statement["subject"].as_array().unwrap().iter().find(|subject| subject["name"] == about);
         let hex = subject.unwrap()["digest"]["sha256"].as_str().unwrap().to_string();
         self.shared.path().join("blobs").join(&hex[..2]).join(hex)
     }
@@ -111,7 +112,8 @@ const ATTACKS: [Attack; 16] = [
         |scene| {
             let record = scene.record("all");
             let mut envelope = envelope(&record);
-            let text = statement(&record).to_string().replace("\"wall-ms\"", "\"wall-mz\"").replace("test", "tset");
+            let text =
+                statement(&record).to_string().replace("\"wall-ms\"", "\"wall-mz\"").replace("test", "tset");
             envelope["payload"] = STANDARD.encode(text).into();
             put(&record, envelope.to_string().as_bytes());
         },
@@ -287,7 +289,8 @@ fn scene(machine: &Machine) -> Scene {
     machine.forget();
     machine.world.write("src/a", "zero\n");
     machine.world.build().ok();
-    let old: Vec<PathBuf> = shared.files("records").into_iter().filter(|path| !about(path).starts_with("all-")).collect();
+    let old: Vec<PathBuf> =
+        shared.files("records").into_iter().filter(|path| !about(path).starts_with("all-")).collect();
     machine.world.write("src/a", "one\n");
     let made = machine.world.build().ok();
     // Of the older build only the record of its plan is left, so that a step's record is one of now.

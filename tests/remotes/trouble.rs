@@ -63,7 +63,10 @@ fn a_remote_that_cannot_be_used_is_one_warning() {
         let warnings = warnings(&build);
         assert!(warnings.len() <= 1, "{name}: {warnings:?}");
         if name != "gone" {
-            assert!(warnings[0].contains("`team` is not used any more in this build"), "{name}: {warnings:?}");
+            assert!(
+                warnings[0].contains("`team` is not used any more in this build"),
+                "{name}: {warnings:?}"
+            );
         }
     }
 }
@@ -102,7 +105,8 @@ fn forty_one_steps_are_known_after_one_round_trip() {
     a.shares(&shared.url(), &[]);
     b.shares(&shared.url(), &[&a.key]);
     let steps = |machine: &Machine| {
-        let steps = (0..41).map(|n| format!("[[step]]\nname = \"s{n}\"\nrun = \"mkdir -p /o; echo {n} > /o/f{n}\"\n"));
+        let steps = (0..41)
+            .map(|n| format!("[[step]]\nname = \"s{n}\"\nrun = \"mkdir -p /o; echo {n} > /o/f{n}\"\n"));
         machine.world.recipe(&(steps.collect::<String>() + "[outputs.default]\nfrom = \"/o\"\n"));
     };
     steps(&a);

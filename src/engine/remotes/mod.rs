@@ -11,6 +11,7 @@ mod look_up;
 mod provenance;
 mod queue;
 mod send;
+mod status;
 mod tally;
 mod upload;
 
@@ -27,7 +28,9 @@ use crate::remote::Remote;
 use crate::store::Store;
 use crate::trust::{Policy, SecretKey};
 
-pub(super) use provenance::statement;
+use provenance::statement;
+pub(super) use provenance::{inputs, of_plan};
+pub use status::{Opinion, Said, Voice};
 pub use tally::RemoteReport;
 
 use call::Line;

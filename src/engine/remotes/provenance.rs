@@ -62,6 +62,14 @@ pub fn of_plan(plan: &Plan, signer: &SecretKey) -> Provenance {
     provenance(parameters(root), internal, files(root), signer, 0)
 }
 
+/// What of a plan was fetched or laid in, for the provenance of what the recipe leaves.
+pub fn inputs(plan: &Plan) -> Vec<Resource> {
+    let fetched = (0..plan.nodes.len()).filter(|node| {
+        !matches!(plan.nodes[*node].work, Work::Step(_) | Work::Output { .. } | Work::Directories(_))
+    });
+    fetched.map(|node| own(plan, node).unwrap_or_else(|| dependency(plan, node))).collect()
+}
+
 fn provenance(
     external_parameters: BTreeMap<String, Value>,
     internal_parameters: BTreeMap<String, Value>,

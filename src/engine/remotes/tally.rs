@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::call::Line;
 
@@ -19,7 +19,7 @@ pub(super) struct Tally {
 }
 
 /// What one remote did for a build, and the build for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteReport {
     /// Its name.
     pub name: String,

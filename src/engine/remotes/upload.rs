@@ -242,7 +242,7 @@ impl Sharing<'_> {
 
 /// The provenance of a record about a whole plan: its steps have their own.
 fn of_whole(sharing: &Sharing, signer: &SecretKey) -> Provenance {
-    super::provenance::of_plan(sharing.plan, signer)
+    super::of_plan(sharing.plan, signer)
 }
 
 fn sealed(statement: &Statement, signer: &SecretKey) -> Vec<u8> {

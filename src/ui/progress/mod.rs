@@ -53,7 +53,7 @@ pub(super) fn summary(
 }
 
 /// What the steps that did not have to run took when they did, in milliseconds.
-pub(super) fn saved(steps: &[StepReport]) -> u64 {
+pub(in crate::ui) fn saved(steps: &[StepReport]) -> u64 {
     steps.iter().map(|step| step.saved_ms).sum()
 }
 
