@@ -296,3 +296,41 @@ fn content_digests_are_plain_blake3() {
     assert_eq!(ContentDigest::of(b"").to_hex(), page);
     assert_eq!(hex(blake3::hash(b"").as_bytes()), page);
 }
+
+/// A record is what the page says: its key's names, its envelope, and what is read out of it.
+#[test]
+fn records() {
+    use isolith::remote::{RecordKey, Subject};
+    use isolith::trust::{Envelope, SecretKey, read};
+    let seed = |lines: &[&str]| SecretKey::from_seed(&unhex(&value(lines, "seed")).try_into().unwrap());
+    for (name, lines) in vectors("key") {
+        let key = seed(&lines).public();
+        assert_eq!(key.to_string(), value(&lines, "public"), "{name}");
+        assert_eq!(key.writer().to_string(), value(&lines, "writer"), "{name}");
+    }
+    let found = vectors("plan");
+    assert_eq!(found.len(), 1);
+    for (name, lines) in found {
+        let keys = lines.iter().filter_map(|line| line.strip_prefix("definition: ")?.parse().ok());
+        assert_eq!(Subject::plan(keys).to_string(), value(&lines, "name"), "{name}");
+    }
+    let found = vectors("record");
+    assert_eq!(found.len(), 2);
+    for (name, lines) in found {
+        let key = seed(&lines);
+        let statement = value(&lines, "statement");
+        let envelope = Envelope::sign(statement.as_bytes(), &key);
+        assert_eq!(String::from_utf8(envelope.clone()).unwrap(), value(&lines, "envelope"), "{name}");
+        let record: RecordKey = value(&lines, "name").parse().unwrap();
+        let claims = read(&envelope, &record, &key.public()).unwrap();
+        let said = claims.iter().map(|(subject, claim)| {
+            let blob = claim
+                .blob
+                .as_ref()
+                .map_or("no blob".to_string(), |blob| format!("{} {}", blob.digest, blob.size));
+            format!("{subject} {} {blob} {} ms", claim.layer, claim.wall_ms)
+        });
+        let expected: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("says: ")).collect();
+        assert_eq!(said.collect::<Vec<_>>(), expected, "{name}");
+    }
+}

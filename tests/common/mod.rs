@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 #[allow(unused_imports)]
-pub use base::{base, make_base, place};
+pub use base::{base, make_base, place, program};
 pub use users::{Mode, modes};
 
 /// A directory for one test in one mode.

@@ -286,3 +286,70 @@ fn a_key_may_come_from_the_environment() {
     assert!(run.code == 2 && run.stderr.contains("chmod 600"), "{run}");
     assert_eq!(b.world.isolith(&["key", "generate"]).code, 2, "a key was overwritten");
 }
+
+/// The shell example of docs/ci.md and the script of the GitHub action, as they are written there.
+#[test]
+fn the_examples_for_ci_work() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/ci.md")).unwrap();
+    let example = page.split("## A plain shell").nth(1).unwrap().split("```").nth(1).unwrap();
+    let example = example.strip_prefix("sh\n").unwrap().to_string();
+    let action = fs::read_to_string(root.join("action.yml")).unwrap();
+    let script: String = action
+        .split("run: |\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .map(|line| format!("{}\n", line.trim_start()))
+        .collect();
+    let (one, two) = pairs()[0];
+    let shared = Shared::new();
+    let (a, b) = (Machine::new(one), Machine::new(two));
+    let run = |machine: &Machine, script: &str, env: &[(&str, &str)]| {
+        let program = crate::common::program();
+        let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+        let mut shell = Command::new("/bin/bash");
+        shell
+            .args(["-e", "-c", script])
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", machine.world.path("home"));
+        shell.env("ISOLITH_STORE", machine.world.store()).env("CI", "true").envs(env.iter().copied());
+        shell.current_dir(machine.world.path("work"));
+        use std::os::unix::process::CommandExt;
+        if rustix::process::geteuid().is_root() {
+            shell.uid(machine.world.mode.uid).gid(machine.world.mode.gid);
+        }
+        let out = shell.output().unwrap();
+        assert!(out.status.success(), "{}", text(&out));
+        out
+    };
+    let url = shared.url();
+    run(&a, &example, &[("ISOLITH_REMOTE", &url)]);
+    for name in ["out.tar", "summary.md", "provenance.json"] {
+        assert!(a.world.path("work").join(name).exists(), "{name}");
+    }
+    let summary = fs::read_to_string(a.world.path("work/summary.md")).unwrap();
+    assert!(summary.contains("2 executed"), "{summary}");
+
+    // A pull request: no key to sign with, and what the other job built counts.
+    fs::remove_file(b.world.path("home/.config/isolith/key")).unwrap();
+    let summary = b.world.write("step-summary", "");
+    let env = [
+        ("RECIPE", "recipe.toml"),
+        ("REMOTE", url.as_str()),
+        ("OUTPUT", "tar:out.tar"),
+        ("FAIL_ON_MISS", "true"),
+        ("ISOLITH", "isolith"),
+        ("ISOLITH_KEY", ""),
+        ("ISOLITH_TRUSTED_KEYS", a.key.as_str()),
+        ("GITHUB_STEP_SUMMARY", summary.to_str().unwrap()),
+    ];
+    run(&b, &script, &env);
+    let text = fs::read_to_string(summary).unwrap();
+    assert!(text.contains("0 executed, 2 hits"), "{text}");
+    assert_eq!(
+        fs::read(a.world.path("work/out.tar")).unwrap(),
+        fs::read(b.world.path("work/out.tar")).unwrap()
+    );
+}
