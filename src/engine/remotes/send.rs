@@ -55,7 +55,12 @@ impl Sharing<'_> {
                 Some(_) => {}
             }
         }
-        let (packed, file) = packer.lend(&part)?;
+        let (packed, file) = match packer.lend(&part) {
+            Ok(lent) => lent,
+            // It was given up because nobody takes it any more, which has been said.
+            Err(_) if !wanted() => return Ok(None),
+            Err(why) => return Err(why),
+        };
         let (blob, sent) = (as_blob(&packed)?, as_blob(&packed)?);
         let gone = self.ask(line, move |remote, moved| {
             let before = moved.load(Ordering::Relaxed);
