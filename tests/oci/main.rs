@@ -5,6 +5,7 @@ mod common;
 
 mod bases;
 mod client;
+mod documents;
 mod make;
 mod originals;
 mod out;
