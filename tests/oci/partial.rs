@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::registry::{DockerRegistry, Request};
 use crate::common::{World, base, each_mode, modes};
-use crate::make::noise;
+use crate::make::{digest, noise, run};
 
 /// Pushes an image of a large file, many small ones, and `own`.
 fn push(registry: &DockerRegistry, tag: &str, own: &[u8]) {
@@ -101,4 +101,40 @@ fn a_blob_that_was_changed_is_refused() {
     assert_ne!(build.run.code, 0);
     assert!(build.run.stderr.contains("cannot get layer 1 of 1"), "{}", build.run);
     assert_eq!(layers(&world.store()), had);
+}
+
+/// buildah reads the table of `zstd:chunked`, and does the same.
+#[test]
+fn others_fetch_parts_too() {
+    if modes()[0].uid != 0 {
+        return; // The storage of an ordinary user takes no parts.
+    }
+    let registry = DockerRegistry::open();
+    push(&registry, "1", b"one");
+    let own = noise(1000, 20_000);
+    push(&registry, "2", &own);
+    let world = World::new(modes()[0]);
+    let conf = format!(
+        "[storage]\ndriver = \"overlay\"\nrunroot = {:?}\ngraphroot = {:?}\n\
+         [storage.options]\npull_options = {{ enable_partial_images = \"true\", use_hard_links = \"false\" }}\n",
+        world.path("runroot"),
+        world.path("storage"),
+    );
+    let conf = world.write("storage.conf", &conf);
+    // What it mounts is gone with each process.
+    let buildah = |args: &[&str]| {
+        let conf = format!("CONTAINERS_STORAGE_CONF={}", conf.display());
+        run("unshare", &[&["-m", "env", &conf, "buildah"], args].concat())
+    };
+    let pull = |tag: &str| {
+        let before = registry.requests().len();
+        let image = format!("{}/team/app:{tag}", registry.host());
+        buildah(&["from", "--tls-verify=false", "--name", tag, &image]);
+        read(&registry.requests()[before..]).0
+    };
+    assert!(pull("1") > 3 << 20);
+    let bytes = pull("2");
+    assert!((20_000..100_000).contains(&bytes), "{bytes}");
+    let sums = buildah(&["run", "--isolation", "chroot", "2", "sha256sum", "/src/own"]);
+    assert!(sums.starts_with(digest(&own).strip_prefix("sha256:").unwrap()), "{sums}");
 }

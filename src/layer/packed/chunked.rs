@@ -19,6 +19,9 @@ use super::zstd::{frame, skippable};
 const MANIFEST_CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
 const MANIFEST_POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 const TAR_SPLIT_POSITION: &str = "io.github.containers.zstd-chunked.tarsplit-position";
+/// What older readers (buildah 1.28 of Debian 12) call the first two.
+const OLD_CHECKSUM: &str = "io.containers.zstd-chunked.manifest-checksum";
+const OLD_POSITION: &str = "io.containers.zstd-chunked.manifest-position";
 /// The kind of table that there is.
 const KIND: u64 = 1;
 /// What a footer ends with.
@@ -175,12 +178,13 @@ impl Chunked {
         // Positions are those of what is in the skippable frames, behind 8 bytes of magic number and size.
         let manifest_at = at + 8;
         let split_at = manifest_at + manifest.len() as u64 + 8;
+        let checksum = sha256(&manifest);
+        let position = format!("{manifest_at}:{}:{}:{KIND}", manifest.len(), json.len());
         let annotations = BTreeMap::from([
-            (MANIFEST_CHECKSUM.to_string(), sha256(&manifest)),
-            (
-                MANIFEST_POSITION.to_string(),
-                format!("{manifest_at}:{}:{}:{KIND}", manifest.len(), json.len()),
-            ),
+            (OLD_CHECKSUM.to_string(), checksum.clone()),
+            (OLD_POSITION.to_string(), position.clone()),
+            (MANIFEST_CHECKSUM.to_string(), checksum),
+            (MANIFEST_POSITION.to_string(), position),
             (TAR_SPLIT_POSITION.to_string(), format!("{split_at}:{}:{split_length}", split.len())),
         ]);
         let numbers = [

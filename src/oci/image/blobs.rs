@@ -16,6 +16,8 @@ use crate::store::{Scratch, Store};
 
 /// The kind of the notes that say what a packed layer is.
 const NOTES: &str = "packed";
+/// The version of what is noted; it changes with the annotations.
+const FORM: u32 = 2;
 
 /// Tells how far the packing of a layer is: its name, bytes of the archive so far, and whether it is done.
 pub type Tell<'a> = &'a (dyn Fn(&str, u64, bool) + Sync);
@@ -200,7 +202,7 @@ impl Packer<'_> {
     /// Under which a layer's packed form is noted. Another version may compress in another way.
     fn key(&self, part: &Part) -> String {
         let (id, form) = (part.manifest.id().to_hex(), self.compression.name());
-        format!("{id} {form} {}", env!("CARGO_PKG_VERSION"))
+        format!("{id} {form} {} {FORM}", env!("CARGO_PKG_VERSION"))
     }
 }
 
