@@ -49,6 +49,21 @@ fn every_kind_keeps_its_owner_in_the_step_and_in_later_ones() {
 }
 
 #[test]
+fn devices_are_seen_as_they_are_and_cannot_be_made() {
+    let look = "stat -c '%u:%g %a %t:%T %F' /dev/null /dev/zero /d/p
+                mknod /d/n c 1 3 2>/dev/null || echo no";
+    let logs =
+        same_everywhere(&[&format!("mkdir /d; mkfifo /d/p; chown 3:4 /d/p; chmod 640 /d/p; {look}"), look]);
+    let seen = [
+        "65534:65534 666 1:3 character special file",
+        "65534:65534 666 1:5 character special file",
+        "3:4 640 0:0 fifo",
+        "no",
+    ];
+    assert_eq!(logs, [seen, seen]);
+}
+
+#[test]
 fn a_change_back_leaves_nothing() {
     let logs = same_everywhere(&[
         "touch /f; chown 5:5 /f",

@@ -137,6 +137,7 @@ fn copies_that_are_as_before() {
         "cp -rp /opt/tool /t; rm -rf /opt/tool; mv /t /opt/tool",
         "rm -rf /home/kim; mkdir /home/kim",
         "attr /opt/tool/one user.x 00; attr /opt/tool/one user.x",
+        "if attr /opt/tool/one trusted.x 00; then exit 1; fi; attr /opt/tool/one security.selinux 6162 || :",
         ": >> /opt/tool/one; dd if=/dev/null of=/opt/tool/two conv=notrunc 2>/dev/null",
     ]);
 }
@@ -224,6 +225,54 @@ fn what_is_printed() {
             seen.add((&build.step("say")["layer"], &build.step("next")["key"]), what);
         }
     });
+}
+
+/// Python writes bytecode whose header has the time of its source, unless SOURCE_DATE_EPOCH is set, as it is for
+/// steps: then it has a hash.
+#[test]
+fn bytecode() {
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        return eprintln!("bytecode: no /usr/bin/python3; install the Debian package `python3-minimal`");
+    }
+    on_host(&["@5", "@1700000000"].map(|time| {
+        format!(
+            "mkdir /m; echo x = 1 > /m/a.py; touch -d {time} /m/a.py; /usr/bin/python3 -m compileall -q /m"
+        )
+    }));
+}
+
+/// The linker's cache is the same everywhere. Beside it `ldconfig` leaves one with inode numbers for its own use, which
+/// no canonical form can take away (below): a step removes it, as bases of Debian do, and logs with it.
+#[test]
+fn the_linkers_cache() {
+    on_host(&["", "touch -d @9 /etc/ld.so.cache; "].map(|more| {
+        format!(
+            "mkdir -p /etc /var/cache/ldconfig /var/log; ldconfig; {more}date > /var/log/ldconfig.log
+             test -s /var/cache/ldconfig/aux-cache; rm /var/cache/ldconfig/aux-cache /var/log/*.log"
+        )
+    }));
+}
+
+/// Steps on this machine's programs yield one layer, in every mode.
+fn on_host(scripts: &[String]) {
+    let seen = Seen::default();
+    each_mode(|world| {
+        let step = |(at, script): (usize, &String)| {
+            let path = "export PATH=/usr/sbin:/sbin:/usr/bin:/bin";
+            format!("[[step]]\nname = \"s{at}\"\nafter = []\nrun = '''\n{path}\n{script}\n'''\n")
+        };
+        let steps: String = scripts.iter().enumerate().map(step).collect();
+        let head = "name = \"host\"\n[base]\nhost = [\"/usr\", \"/bin\", \"/sbin\", \"/lib\", \"/lib64\"]\n";
+        world.write("recipe.toml", &format!("{head}{steps}"));
+        let build = world.build().ok();
+        for at in 0..scripts.len() {
+            seen.add(
+                &build.step(&format!("s{at}"))["layer"],
+                &format!("{}: {}", world.mode.name, scripts[at]),
+            );
+        }
+    });
+    assert_ne!(seen.only(), Manifest::empty_id().to_hex());
 }
 
 /// What a step writes is what its layer has: nobody rewrites clocks, inode numbers or random numbers in the
