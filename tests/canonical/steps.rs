@@ -265,11 +265,8 @@ fn on_host(scripts: &[String]) {
         let head = "name = \"host\"\n[base]\nhost = [\"/usr\", \"/bin\", \"/sbin\", \"/lib\", \"/lib64\"]\n";
         world.write("recipe.toml", &format!("{head}{steps}"));
         let build = world.build().ok();
-        for at in 0..scripts.len() {
-            seen.add(
-                &build.step(&format!("s{at}"))["layer"],
-                &format!("{}: {}", world.mode.name, scripts[at]),
-            );
+        for (at, script) in scripts.iter().enumerate() {
+            seen.add(&build.step(&format!("s{at}"))["layer"], &format!("{}: {script}", world.mode.name));
         }
     });
     assert_ne!(seen.only(), Manifest::empty_id().to_hex());
