@@ -159,15 +159,25 @@ pub(super) fn policy(settings: &Settings, remote: &RemoteSettings, own: Option<P
 
 /// How a remote is opened. A URL that is none is told at once; whether anything is there shows when it is asked.
 pub(super) fn opener(
-    _context: &Context,
-    _settings: &Settings,
+    context: &Context,
+    settings: &Settings,
     remote: &RemoteSettings,
     write: bool,
 ) -> Result<Opener> {
-    use crate::remote::Directory;
-    let wrong =
-        || Error::usage(format!("`{}` is no remote", remote.url)).hint("file:///absolute/path is one");
-    let url = crate::net::Url::parse(&remote.url).map_err(|why| wrong().because(why))?;
-    let path = url.file().ok_or_else(wrong)?;
-    Ok(Arc::new(move || Ok(Box::new(if write { Directory::create(&path) } else { Directory::open(&path) }?))))
+    crate::remote::check(&remote.url)?;
+    // Many of them are secrets, so they are not kept with the rest of the environment.
+    let variable = |name: &&str| Some((name.to_string(), std::env::var(name).ok()?));
+    let patience = remote.patience;
+    let limits = crate::remote::Limits::default();
+    let how = crate::remote::Settings {
+        access: context.inputs(settings).access,
+        registry_credentials: context.surroundings.auth_files.clone(),
+        variables: crate::remote::VARIABLES.iter().filter_map(variable).collect(),
+        headers: remote.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect(),
+        token: None,
+        limits: crate::remote::Limits { connect: limits.connect.min(patience), idle: patience, ..limits },
+        read_only: !write,
+    };
+    let url = remote.url.clone();
+    Ok(Arc::new(move || crate::remote::open(&url, &how)))
 }

@@ -24,6 +24,8 @@ pub struct Access {
     pub certificates: Option<PathBuf>,
     /// The largest file that is taken, in bytes.
     pub max_size: u64,
+    /// How long it may take until a connection is there.
+    pub connect: Duration,
     /// How long nothing (or next to nothing) may come before a server counts as stalled.
     pub stall: Duration,
     /// How often a URL is tried, when what went wrong may pass; at least 1.
@@ -42,6 +44,7 @@ impl Default for Access {
             proxies: Proxies::default(),
             certificates: None,
             max_size: 16 << 30,
+            connect: Duration::from_secs(30),
             stall: Duration::from_secs(30),
             tries: 4,
             pause: Duration::from_millis(500),

@@ -47,7 +47,7 @@ pub fn agent(access: &Access, url: &Url) -> Result<Agent, String> {
         .max_redirects_will_error(false)
         .user_agent(concat!("isolith/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
-        .timeout_connect(Some(access.stall))
+        .timeout_connect(Some(access.connect.min(access.stall)))
         .timeout_send_request(Some(access.stall))
         .timeout_recv_response(Some(access.stall))
         .timeout_per_read(Some(access.stall))

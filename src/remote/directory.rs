@@ -78,8 +78,7 @@ impl Directory {
     }
 
     fn blob_path(&self, blob: &Blob) -> Result<PathBuf> {
-        let hex = blob.digest.as_ref().strip_prefix("sha256:").filter(|hex| hex.len() == 64);
-        let hex = hex.ok_or_else(|| Error::usage(format!("`{}` is no SHA-256", blob.digest)))?;
+        let hex = super::hex(blob)?;
         Ok(self.root.join("blobs").join(&hex[..2]).join(hex))
     }
 
@@ -116,15 +115,8 @@ impl Remote for Directory {
     }
 
     fn put_record(&self, key: &RecordKey, bytes: &[u8], blobs: &[Blob]) -> Result<()> {
-        if bytes.len() > MOST_RECORD {
-            return Err(Error::machine(format!("the record {key} has more than {MOST_RECORD} bytes")));
-        }
-        for blob in blobs {
-            if self.open_blob(blob)?.is_none() {
-                let (name, digest) = (self.name(), &blob.digest);
-                return Err(Error::machine(format!("{name} does not have {digest}, which {key} refers to")));
-            }
-        }
+        super::expect_short(key, bytes)?;
+        super::expect_all(&self.name(), key, blobs, &self.has_blobs(blobs)?)?;
         self.write(&self.record(key), |file| file.write_all(bytes))
     }
 

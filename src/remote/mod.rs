@@ -3,14 +3,29 @@
 //! A remote keeps two things: *records*, small signed documents that say what a key came to, and *blobs*, layers in
 //! travelling form. It is believed in nothing: a record counts by its signature, a blob by its digest.
 
+mod address;
 mod directory;
 mod key;
+#[cfg(feature = "object-store")]
+mod objects;
+mod open;
+#[cfg(any(feature = "net", feature = "reapi"))]
+mod parallel;
+mod read_only;
+#[cfg(feature = "object-store")]
+mod redis;
+#[cfg(feature = "net")]
+mod registry;
+mod settings;
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 pub use directory::Directory;
 pub use key::{Blob, RecordKey, Subject, WriterId};
+pub use open::{check, open};
+pub use read_only::ReadOnly;
+pub use settings::{Limits, Settings, VARIABLES};
 
 use crate::error::{Error, Result};
 use crate::oci::{Checked, Digest};
@@ -74,6 +89,43 @@ pub trait Remote: Send + Sync {
     fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
         let _ = (wanted, before);
         Ok(None)
+    }
+}
+
+/// The SHA-256 of a blob as 64 hexadecimal digits.
+///
+/// # Errors
+/// Its digest is another one (class `Usage`).
+fn hex(blob: &Blob) -> Result<&str> {
+    let hex = blob.digest.as_ref().strip_prefix("sha256:").filter(|hex| hex.len() == 64);
+    hex.ok_or_else(|| Error::usage(format!("`{}` is no SHA-256", blob.digest)))
+}
+
+/// Refuses a record that is too long.
+fn expect_short(key: &RecordKey, bytes: &[u8]) -> Result<()> {
+    match bytes.len() > MOST_RECORD {
+        true => Err(Error::machine(format!("the record {key} has more than {MOST_RECORD} bytes"))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a record when a blob that it refers to is not there.
+fn expect_all(remote: &str, key: &RecordKey, blobs: &[Blob], has: &[bool]) -> Result<()> {
+    match blobs.iter().zip(has).find(|(_, has)| !**has) {
+        Some((blob, _)) => {
+            Err(Error::machine(format!("{remote} does not have {}, which {key} refers to", blob.digest)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What stopped a call, told by its cause: it had no time left.
+#[cfg(any(feature = "net", feature = "reapi"))]
+fn late(remote: &str, deadline: settings::Deadline, limits: Limits, error: Error) -> Error {
+    match deadline.left() {
+        Some(_) => error,
+        None => Error::machine(format!("{remote} takes too long"))
+            .because(format!("a call was not done within {} s", limits.total.as_secs_f64())),
     }
 }
 

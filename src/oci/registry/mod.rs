@@ -4,6 +4,7 @@
 //! asked, through which proxies, and how patiently, is the policy of [`Access`]. Credentials are looked up when a
 //! server asks for them, and go to it and the token server that it names only.
 
+mod artifacts;
 mod blob;
 mod credentials;
 mod login;

@@ -1,0 +1,47 @@
+//! Several requests of one call at a time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Requests under way at a time: enough to hide the way to the server, few enough not to be taken for an attack.
+const AT_ONCE: usize = 16;
+
+/// What `work` gives for each item, in their order. The threads are gone when it returns: who asks may need a process
+/// with a single thread afterwards. After the first error nothing new is begun.
+pub(super) fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    if let [one] = items {
+        return Ok(vec![work(one)?]);
+    }
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new((Vec::with_capacity(items.len()), None));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    let result = work(item);
+                    let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+                    match result {
+                        Ok(result) => done.0.push((at, result)),
+                        Err(error) => {
+                            next.store(items.len(), Ordering::Relaxed);
+                            done.1.get_or_insert(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (mut results, failed) = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if results.len() < items.len() {
+        return Err(Error::machine("a request to a remote was lost"));
+    }
+    results.sort_unstable_by_key(|(at, _)| *at);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}

@@ -1,0 +1,39 @@
+//! Remotes: one suite for all of them, against real servers on this machine.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "net")]
+mod big;
+mod directory;
+#[cfg(feature = "object-store")]
+mod objects;
+#[cfg(feature = "object-store")]
+mod redis;
+#[cfg(feature = "net")]
+mod registry;
+#[cfg(feature = "object-store")]
+mod servers;
+mod suite;
+
+#[cfg(feature = "net")]
+use isolith::remote::Settings;
+
+/// Little patience: the servers are near.
+#[cfg(feature = "net")]
+fn settings() -> Settings {
+    use std::time::Duration;
+
+    let limits = isolith::remote::Limits {
+        connect: Duration::from_secs(5),
+        idle: Duration::from_secs(20),
+        total: Duration::from_secs(120),
+    };
+    Settings { limits, ..Settings::default() }
+}
+
+#[cfg(feature = "net")]
+fn any_key() -> isolith::remote::RecordKey {
+    use isolith::digest::DefinitionKey;
+    suite::key(isolith::remote::Subject::Definition(DefinitionKey::from_bytes([42; 32])), 1)
+}
