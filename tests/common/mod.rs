@@ -34,6 +34,8 @@ pub struct World {
     pub flags: Vec<String>,
     /// Shell commands that come before the program: its caller's umask, limits, descriptors.
     pub caller: String,
+    /// The network namespace that the program runs in, by its name (`ip netns`); that of the tests if there is none.
+    pub network: Option<String>,
 }
 
 /// What a run of the program gave.
@@ -64,7 +66,8 @@ impl World {
     pub fn new_in(mode: Mode, place: &Path) -> World {
         let dir = tempfile::Builder::new().prefix("isolith-test-").tempdir_in(place).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let world = World { mode, dir, env: BTreeMap::new(), flags: Vec::new(), caller: String::new() };
+        let (env, flags, caller) = (BTreeMap::new(), Vec::new(), String::new());
+        let world = World { mode, dir, env, flags, caller, network: None };
         for name in ["", "home", "work"] {
             let path = world.path(name);
             fs::create_dir_all(&path).unwrap();
@@ -129,12 +132,22 @@ impl World {
 
     /// The program without arguments, as the world's user, in a clean environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new("/bin/sh");
+        let mut command = match &self.network {
+            // Only root may enter one, so the user is changed to inside.
+            Some(network) => {
+                let (uid, gid) = (self.mode.uid.to_string(), self.mode.gid.to_string());
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", network, "setpriv", "--reuid", &uid, "--regid", &gid]);
+                command.args(["--clear-groups", "/bin/sh"]);
+                command
+            }
+            None => Command::new("/bin/sh"),
+        };
         command.arg("-c").arg(format!("{}\nexec \"$0\" \"$@\"", self.caller)).arg(base::program());
         command.env_clear().envs([("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")]);
         command.env("HOME", self.path("home")).env("XDG_CACHE_HOME", self.path("home/cache"));
         command.envs(&self.env).current_dir(self.path("work"));
-        if users::is_root() {
+        if users::is_root() && self.network.is_none() {
             // Also clears the supplementary groups.
             command.uid(self.mode.uid).gid(self.mode.gid);
         }

@@ -4,6 +4,7 @@
 mod common;
 
 mod poison;
+mod servers;
 mod share;
 mod statements;
 mod support;
