@@ -162,10 +162,15 @@ impl Pinner<'_> {
 
     /// The same, opened; its bytes have just been checked.
     pub fn open(&self, what: &str, remote: &Remote, pin: &Pin) -> Result<File> {
+        self.open_with(self.access, what, remote, pin)
+    }
+
+    fn open_with(&self, access: &Access, what: &str, remote: &Remote, pin: &Pin) -> Result<File> {
         if let Some(file) = fetch::open(self.store, pin)? {
             return Ok(file);
         }
-        let blob = self.blob(what, remote, pin)?;
+        let want = Want { what, urls: &remote.urls, pin: Some(pin) };
+        let blob = fetch::fetch(self.store, access, &want, &self.watch(what))?.blob;
         self.store
             .open_blob(&blob)?
             .ok_or_else(|| Error::machine(format!("{what} is lost, although it has just been fetched")))
@@ -174,12 +179,7 @@ impl Pinner<'_> {
     /// The file of a Debian package, fetched if need be; its bytes have just been checked.
     pub fn package(&self, package: &Package) -> Result<File> {
         let what = format!("the package `{}`", package.name);
-        let remote = Remote { urls: self.archives.urls(&package.suite, &package.path), pin: None };
-        self.open(&what, &remote, &package.sha256).map_err(|error| match error.class() {
-            // Not the fault of the bytes, of the user, or of a machine that is offline.
-            Class::Machine if !self.access.offline => error.hint(DROPPED),
-            _ => error,
-        })
+        self.of_archive(&what, &package.suite, &package.path, &package.sha256, package.size)
     }
 
     /// Its blob.
@@ -190,8 +190,15 @@ impl Pinner<'_> {
 
     /// A file of a source package, fetched if need be; its bytes have just been checked.
     pub fn source_file(&self, package: &SourcePackage, file: &SourceFile) -> Result<File> {
-        let remote = Remote { urls: self.archives.urls(&package.suite, &file.path), pin: None };
-        self.open(&format!("`{}`", file.name()), &remote, &file.sha256).map_err(|error| match error.class() {
+        self.of_archive(&format!("`{}`", file.name()), &package.suite, &file.path, &file.sha256, file.size)
+    }
+
+    /// A file of an archive. Its size is pinned too: no mirror makes us take more.
+    fn of_archive(&self, what: &str, suite: &str, path: &str, sha256: &Pin, size: u64) -> Result<File> {
+        let access = Access { max_size: size.min(self.access.max_size), ..self.access.clone() };
+        let remote = Remote { urls: self.archives.urls(suite, path), pin: None };
+        self.open_with(&access, what, &remote, sha256).map_err(|error| match error.class() {
+            // Not the fault of the bytes, of the user, or of a machine that is offline.
             Class::Machine if !self.access.offline => error.hint(DROPPED),
             _ => error,
         })

@@ -179,7 +179,8 @@ fn repeat(raw: impl Fn(usize) -> Raw, n: usize) -> Vec<Raw> {
     (0..n).map(raw).collect()
 }
 
-fn cases() -> Vec<(&'static str, Vec<u8>)> {
+/// Each with what it is.
+pub fn cases() -> Vec<(&'static str, Vec<u8>)> {
     let big = vec![b'x'; 1 << 20];
     let long = "n".repeat(300);
     let deep = "d/".repeat(3000) + "f";
@@ -259,6 +260,22 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("bzip2 with a wrong sum", flipped(bzip2(&noise()), 3)),
         ("zstd, cut off", half(zstd(&noise()))),
         ("zstd with a wrong sum", flipped(zstd(&noise()), 2)),
+        ("xz that wants memory", {
+            // The block header: its size, flags, filter LZMA2, and the size of its dictionary (4 GiB), with a new sum.
+            let mut bytes = xz(&noise());
+            assert_eq!(bytes[12..16], [2, 0, 0x21, 1]);
+            bytes[16] = 40;
+            let sum = crc32fast::hash(&bytes[12..20]).to_le_bytes();
+            bytes[20..24].copy_from_slice(&sum);
+            bytes
+        }),
+        ("zstd that wants memory", {
+            // The window: 2 GiB.
+            let mut bytes = zstd(&noise());
+            assert_eq!(bytes[4] & 0x20, 0);
+            bytes[5] = 21 << 3;
+            bytes
+        }),
         ("no archive", b"<html>not found</html>".to_vec()),
         ("nothing", Vec::new()),
     ];
@@ -289,6 +306,17 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             let end = bytes.len() - 22;
             bytes[end + 8] = 9;
             bytes[end + 10] = 9;
+            bytes
+        }),
+        ("zip: names that share their bytes", {
+            let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+            let members: Vec<_> = names.iter().map(|name| (name.as_str(), 0o100_644, &big[..])).collect();
+            let mut bytes = zip_of(&members);
+            for at in 0..bytes.len() - 4 {
+                if bytes[at..at + 4] == *b"PK\x01\x02" {
+                    bytes[at + 42..at + 46].fill(0);
+                }
+            }
             bytes
         }),
         ("zip: only a beginning", b"PK\x03\x04".to_vec()),

@@ -4,9 +4,12 @@
 mod common;
 
 mod archives;
+mod bounds;
 mod downloads;
 mod git;
 mod hostile;
+#[cfg(feature = "debian")]
+mod indexes;
 mod locks;
 mod server;
 

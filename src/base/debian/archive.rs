@@ -206,7 +206,10 @@ impl<'a> Reader<'a> {
         fetch::fetch(self.store, &access, &want, self.watch)?;
         let file = fetch::open(self.store, pin)?.ok_or_else(|| Error::machine(format!("{what} is lost")))?;
         let mut bytes = Vec::new();
-        let failed = |why: std::io::Error| Error::machine(format!("cannot unpack {what}")).because(why);
+        let failed = |why: std::io::Error| {
+            let error = Error::machine(format!("cannot unpack {what}")).because(why);
+            error.hint("it is as the archive has signed it, and broken: name another mirror, or wait for the next one")
+        };
         decompress(file)?.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > limit {
             return Err(Error::machine(format!("{what} has more than {limit} bytes when it is unpacked"))

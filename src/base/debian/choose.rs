@@ -109,6 +109,7 @@ pub fn choose(universe: &Universe<'_>, request: &Debian, keep: Option<&Packages>
             universe.package(at).ok_or_else(|| {
                 let name = universe.all[at].name;
                 Error::machine(format!("the index does not say where `{name}` is, or what it must hash to"))
+                    .hint("the archive is broken: leave the package out, or name another archive")
             })
         };
         all.into_iter().map(package).collect::<Result<Vec<_>>>()

@@ -26,6 +26,8 @@ pub use patch::{Files, apply as apply_patch};
 pub use relation::{Malformed, Op, Relation, parse as relations};
 pub use release::{Release, shown as utc};
 pub use request::{Debian, Variant, architecture};
+#[cfg(feature = "debian")]
+pub use signature::Keys;
 pub use source::{SourceFile, SourcePackage, SourceRequest, dsc_of, lay_source};
 pub use universe::{Index, Universe};
 pub use version::compare as compare_versions;

@@ -14,11 +14,11 @@ const MOST_ANSWER: u64 = 1 << 20;
 
 /// What a server wants.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Challenge {
+pub struct Challenge {
     /// `bearer` or `basic`, in lower case.
-    scheme: String,
+    pub scheme: String,
     /// Names in lower case, with their values.
-    parameters: Vec<(String, String)>,
+    pub parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
@@ -149,7 +149,7 @@ fn encoded(pairs: &[(&str, &str)]) -> String {
 }
 
 /// The challenges of one header line: `Scheme key=value, key="value", Scheme2 …`.
-fn challenges(line: &str) -> Vec<Challenge> {
+pub fn challenges(line: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     let mut rest = line.trim();
     while !rest.is_empty() {

@@ -19,6 +19,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use ureq::http::Method;
 
 pub use credentials::{Credentials, Login};
+pub use login::{Challenge, challenges};
 pub use upload::Uploaded;
 
 use self::request::{Ask, Server, Tokens};

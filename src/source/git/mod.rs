@@ -15,6 +15,7 @@ use crate::layer::{Extract, Limits};
 use crate::store::{Mirror, Store};
 use command::Git;
 use object::Objects;
+pub use tree::{TreeEntry, entries};
 
 /// Submodules of submodules of …: more than this are a mistake.
 const DEEPEST: usize = 8;

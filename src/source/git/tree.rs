@@ -90,14 +90,17 @@ pub(super) fn root_of(objects: &mut Objects, commit: &str) -> Result<String> {
 }
 
 /// One entry of a tree.
-pub(super) struct TreeEntry<'a> {
+pub struct TreeEntry<'a> {
+    /// Kind and mode, as git has them: `0o100644` for a file.
     pub mode: u32,
+    /// Its name, which may be an impossible one.
     pub name: &'a [u8],
+    /// The object, in hexadecimal digits.
     pub id: String,
 }
 
 /// The entries of a tree: `<mode in octal> <name>\0<id>` one after the other. None ends those that are not.
-pub(super) fn entries(mut bytes: &[u8], id_len: usize) -> impl Iterator<Item = Option<TreeEntry<'_>>> {
+pub fn entries(mut bytes: &[u8], id_len: usize) -> impl Iterator<Item = Option<TreeEntry<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
