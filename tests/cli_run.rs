@@ -367,3 +367,44 @@ fn input_is_passed_through_and_several_share_what_is_below() {
         }
     });
 }
+
+#[test]
+fn images_run_as_they_say_themselves() {
+    each_mode(|world| {
+        // Without a range there is one id only.
+        let (user, uid) = if world.mode.single { ("0", "0") } else { ("kim", "7") };
+        world.recipe(&format!(
+            "[[step]]\nname = \"only\"\nrun = \"mkdir /app; echo inside > /app/file; echo 'kim:x:7:8::/:/bin/sh' > /etc/passwd\"\n\
+             [image]\nentrypoint = [\"/bin/sh\", \"-c\"]\ncmd = [\"cat file; echo $GREETING; id -u\"]\n\
+             workdir = \"/app\"\nuser = \"{user}\"\nenv = {{ GREETING = \"hello\" }}\n",
+        ));
+        let store = world.store();
+        let export = |target: &str| {
+            let done = world.isolith(&["export", "--store", store.to_str().unwrap(), "recipe.toml", target]);
+            assert_eq!(done.code, 0, "{done}");
+        };
+        export("oci-layout:layout:v1");
+        export("docker-archive:saved.tar:app:v1");
+        std::fs::remove_file(world.path("work/recipe.toml")).unwrap();
+        for image in ["oci-layout:layout:v1", "oci-layout:layout", "docker-archive:saved.tar:app:v1"] {
+            assert_eq!(ok(world, &[image]), format!("inside\nhello\n{uid}\n"), "{image}");
+        }
+        let other = ["oci-layout:layout", "--user", "0", "--env", "GREETING=you", "--entrypoint", "/bin/sh"];
+        let ran = ok(world, &[&other[..], &["--", "-c", "echo $GREETING; id -u; pwd"]].concat());
+        assert_eq!(ran, "you\n0\n/app\n");
+        for (image, code, with) in [
+            ("oci-layout:none", 2, "No such file"),
+            ("oci-layout:layout:v2", 3, "no image of the name `v2`"),
+            ("oci://", 2, "invalid value"),
+        ] {
+            let wrong = run(world, &[image]);
+            assert!(wrong.code == code && wrong.stderr.contains(with), "{image}: {wrong}");
+        }
+        let locked = run(world, &["oci-layout:layout", "--locked"]);
+        assert!(locked.code == 2 && locked.stderr.contains("neither arguments nor a lock file"), "{locked}");
+        // No file beside the image says that it was looked at.
+        let beside = std::fs::read_dir(world.path("work")).unwrap().count();
+        assert_eq!(beside, 2, "the layout and the archive");
+        world.assert_clean();
+    });
+}

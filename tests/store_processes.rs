@@ -100,7 +100,7 @@ fn busy(root: &Path) {
         let layer = store.add_layer(&run.upper(), &manifest).unwrap();
         let (action, definition) = (action_record(&name, layer), definition_record(&name, layer));
         store.put_result((&key, &action), (&definition_key(&name), &definition)).unwrap();
-        store.push_root(&root_record(&name, layer, round as i64)).unwrap();
+        store.push_root(&root_record(&name, layer, round as i64), &[]).unwrap();
         store.put_note("test", &name, &round).unwrap();
         store.cache_mount(&name, ids()).unwrap();
         store.drop_failed(&key).unwrap();

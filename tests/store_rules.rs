@@ -145,7 +145,7 @@ fn fsck_finds_damage_and_strays_of_every_kind_once() {
     let key = action_key("a");
     store.put_log(&key, b"a line\n").unwrap();
     store.put_note("kind", "key", &1).unwrap();
-    store.push_root(&root_record("a", layer, 1)).unwrap();
+    store.push_root(&root_record("a", layer, 1), &[]).unwrap();
     store.cache_mount("cache", ids()).unwrap();
     write(&store.layer_fs(&layer).join("extra"), b"");
     std::fs::write(store.log_path(&key), b"not zstd").unwrap();
@@ -228,7 +228,7 @@ fn roots_are_newest_first_without_repeats_and_at_most_sixteen() {
     let store = Store::open(dir.path()).unwrap();
     let layer = Manifest::empty_id();
     for n in 0..20 {
-        store.push_root(&root_record(&n.to_string(), layer, n)).unwrap();
+        store.push_root(&root_record(&n.to_string(), layer, n), &[]).unwrap();
     }
     let recipe = Path::new("/recipes/test.toml");
     let times = |store: &Store| store.roots(recipe).unwrap().iter().map(|r| r.finished).collect::<Vec<_>>();
@@ -238,15 +238,20 @@ fn roots_are_newest_first_without_repeats_and_at_most_sixteen() {
     let file = dir.path().join("roots").join(&names(dir.path(), "roots")[0]);
     let before = std::fs::metadata(&file).unwrap();
     std::fs::File::open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-    store.push_root(&root_record("19", layer, 99)).unwrap();
+    store.push_root(&root_record("19", layer, 99), &[]).unwrap();
     let after = std::fs::metadata(&file).unwrap();
     assert_eq!(before.ino(), after.ino());
     assert!(after.mtime() >= before.mtime());
 
-    store.push_root(&root_record("10", layer, 100)).unwrap();
+    store.push_root(&root_record("10", layer, 100), &[]).unwrap();
     assert_eq!(times(&store)[..2], [100, 19]);
     assert_eq!(store.roots(recipe).unwrap().len(), 16);
     assert_eq!(store.roots(Path::new("/other")).unwrap(), []);
+    // What came again has its number again; the others keep theirs.
+    let numbers: Vec<u64> = store.roots(recipe).unwrap().iter().map(|r| r.number).collect();
+    assert_eq!((numbers[0], numbers[1]), (11, 20));
+    store.push_root(&root_record("new", layer, 101), &[]).unwrap();
+    assert_eq!(store.roots(recipe).unwrap()[0].number, 21);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
-    let RecipeRef { recipe, step: output } = args.recipe;
+    let output = args.recipe.step.clone();
     args.of.check(output.as_deref())?;
     let settings = context.settings(None, args.progress)?;
     let signer = remotes::signer(context, &settings)?.ok_or_else(|| {
@@ -44,7 +44,8 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             .hint("`isolith key generate` makes one; in CI it may be in the variable ISOLITH_KEY")
     })?;
     let wanted = args.of.look(output.as_deref());
-    let request = Request { wanted, ..args.args.request(recipe, None, &settings)? };
+    let request =
+        Request { wanted, ..args.args.request(RecipeRef { step: None, ..args.recipe }, &settings)? };
     let remotes = args.remotes.remotes(context, &settings)?;
     let task = build::Task { settings: &settings, request: &request, set: &args.args.set, remotes };
     build::build_and(context, task, |session, built, observer| {

@@ -22,7 +22,8 @@ use crate::ui::shell_words;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The recipe file
+    /// The recipe file, or an earlier build of it as `isolith history` numbers them, or of a tag
+    #[arg(value_name = "RECIPE[@NUMBER]|@TAG")]
     recipe: RecipeRef,
     #[command(flatten)]
     args: RecipeArgs,
@@ -84,15 +85,14 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             return Err(become_user(setting, uid, gid));
         }
     }
-    let RecipeRef { recipe, step } = args.recipe;
-    if let Some(step) = step {
-        let recipe = recipe.display();
+    if let Some(step) = &args.recipe.step {
+        let recipe = args.recipe.recipe.display();
         return Err(Error::usage(format!("`build` takes a recipe file, and `{recipe}:{step}` is none"))
             .hint(format!("to stop at a step: isolith build {recipe} --until {step}")));
     }
     args.output.as_ref().map_or(Ok(()), target::check)?;
     let settings = context.settings(args.jobs, args.progress)?;
-    let mut request = args.args.request(recipe, args.until, &settings)?;
+    let mut request = args.args.request(RecipeRef { step: args.until, ..args.recipe }, &settings)?;
     let is_round = setting.is_some();
     request.conditions = setting.unwrap_or_default().inside;
     request.fail_on_miss = args.fail_on_miss;

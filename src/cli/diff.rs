@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::request::RecipeArgs;
-use crate::engine::Subject;
+use super::target::build_of;
+use crate::engine::{Part, Subject};
 use crate::error::{Class, Error, Result};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A side is a layer id (or the first 4 or more digits of one), RECIPE:STEP, RECIPE#OUTPUT, RECIPE \
-    (its finished stack), a directory, or a tar archive. Recipes have to be built. Beside a directory owners, times \
+    (its finished stack), the same with RECIPE@NUMBER or @TAG for an earlier build, a directory, or a tar archive. Recipes have to be built. Beside a directory owners, times \
     and extended attributes do not count. Exit code 4 says that something differs."
 )]
 pub(super) struct Args {
@@ -60,6 +61,9 @@ fn subject(text: &str, is_file: &dyn Fn(&Path) -> bool, is_dir: &dyn Fn(&Path) -
             Subject::Tar(path)
         };
     }
+    if let Some(side) = earlier(text, is_file) {
+        return side;
+    }
     for (mark, make) in [('#', Subject::Output as fn(PathBuf, String) -> Subject), (':', Subject::Step)] {
         if let Some((recipe, name)) = text.rsplit_once(mark)
             && !name.is_empty()
@@ -75,9 +79,24 @@ fn subject(text: &str, is_file: &dyn Fn(&Path) -> bool, is_dir: &dyn Fn(&Path) -
     Subject::Layer(text.to_string())
 }
 
+/// Something of an earlier build: `RECIPE@NUMBER`, `@TAG`, and a step or an output of one.
+fn earlier(text: &str, is_file: &dyn Fn(&Path) -> bool) -> Option<Subject> {
+    let parts = [('#', Part::Output as fn(String) -> Part), (':', Part::Step)];
+    let of = |text: &str, part| match build_of(text, is_file) {
+        (recipe, Some(build)) => Some(Subject::Earlier(recipe, build, part)),
+        _ => None,
+    };
+    let part = parts.iter().find_map(|(mark, part)| {
+        let (build, name) = text.rsplit_once(*mark).filter(|(_, name)| !name.is_empty())?;
+        of(build, part(name.to_string()))
+    });
+    part.or_else(|| of(text, Part::Stack))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::BuildName;
 
     #[test]
     fn sides() {
@@ -91,6 +110,13 @@ mod tests {
         assert_eq!(side("r.toml#o"), Subject::Output("r.toml".into(), "o".into()));
         assert_eq!(side("plain:s"), Subject::Step("plain".into(), "s".into()));
         assert_eq!(side("not/there.toml:s"), Subject::Step("not/there.toml".into(), "s".into()));
+        let earlier =
+            |recipe: &str, number, part| Subject::Earlier(recipe.into(), BuildName::Number(number), part);
+        assert_eq!(side("r.toml@3"), earlier("r.toml", 3, Part::Stack));
+        assert_eq!(side("r.toml@3:s"), earlier("r.toml", 3, Part::Step("s".into())));
+        assert_eq!(side("gone.toml@3#o"), earlier("gone.toml", 3, Part::Output("o".into())));
+        let tag = BuildName::Tag("v1".into());
+        assert_eq!(side("@v1#o"), Subject::Earlier("@v1".into(), tag, Part::Output("o".into())));
         assert_eq!(side("x.tar"), Subject::Tar("x.tar".into()));
         assert_eq!(side("abcd"), Subject::Dir("abcd".into()));
         assert_eq!(side("0123456789ab"), Subject::Layer("0123456789ab".into()));

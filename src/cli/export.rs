@@ -13,8 +13,8 @@ use crate::layer::Compression;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The recipe file, and maybe one of its outputs
-    #[arg(value_name = "RECIPE[:OUTPUT]")]
+    /// The recipe file (or an earlier build: RECIPE@NUMBER, @TAG), and maybe one of its outputs
+    #[arg(value_name = "RECIPE[@BUILD][:OUTPUT]")]
     recipe: RecipeRef,
     /// Where to: a tree, an archive of it, or a container image
     #[arg(value_name = "TARGET", value_parser = target::parse_target, long_help = TARGET)]
@@ -127,12 +127,12 @@ fn compression(text: &str) -> Result<Compression, String> {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     target::check(&args.target)?;
-    let RecipeRef { recipe, step: output } = args.recipe;
+    let output = args.recipe.step.clone();
     let How { of, image, args: common, remotes, progress } = args.how;
     of.check(output.as_deref())?;
     let settings = context.settings(None, progress)?;
     let wanted = of.look(output.as_deref());
-    let request = Request { wanted, ..common.request(recipe, None, &settings)? };
+    let request = Request { wanted, ..common.request(RecipeRef { step: None, ..args.recipe }, &settings)? };
     let remotes = remotes.remotes(context, &settings)?;
     let task = build::Task { settings: &settings, request: &request, set: &common.set, remotes };
     build::build_and_export(context, task, image.options(), |built| {

@@ -10,6 +10,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod export;
+mod history;
 mod init;
 mod key;
 mod lock;
@@ -145,7 +146,7 @@ enum Command {
     /// Open a shell in a step's sandbox
     Shell(shell::Args),
     /// Run a command in what was built
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Build a recipe and write an output as a directory, an archive or a container image
     Export(export::Args),
     /// Build a recipe and push it to a registry as a container image
@@ -155,6 +156,12 @@ enum Command {
     Diff(diff::Args),
     /// Build again under changed conditions, and show what differs
     Verify(verify::Args),
+    /// List earlier builds of a recipe, and what changed
+    History(history::Args),
+    /// Give a name to a build, or list the names
+    Tag(history::TagArgs),
+    /// Take names of builds away
+    Untag(history::UntagArgs),
     /// Look after the store
     Store(store::Args),
     /// List everything that a recipe pins, as SPDX or CycloneDX
@@ -261,12 +268,15 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(context, args),
         Command::Log(args) => log::run(context, args),
         Command::Shell(args) => shell::run(context, args),
-        Command::Run(args) => run::run(context, args),
+        Command::Run(args) => run::run(context, *args),
         Command::Export(args) => export::run(context, args),
         #[cfg(feature = "net")]
         Command::Push(args) => push::run(context, args),
         Command::Diff(args) => diff::run(context, args),
         Command::Verify(args) => verify::run(context, args),
+        Command::History(args) => history::run(context, args),
+        Command::Tag(args) => history::tag(context, args),
+        Command::Untag(args) => history::untag(context, args),
         Command::Store(args) => store::run(context, args),
         Command::Sbom(args) => sbom::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),

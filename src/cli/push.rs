@@ -12,8 +12,8 @@ use crate::oci::{Reference, parse_reference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The recipe file, and maybe one of its outputs
-    #[arg(value_name = "RECIPE[:OUTPUT]")]
+    /// The recipe file (or an earlier build: RECIPE@NUMBER, @TAG), and maybe one of its outputs
+    #[arg(value_name = "RECIPE[@BUILD][:OUTPUT]")]
     recipe: RecipeRef,
     /// Where to: the tag is `latest` when it is not said
     #[arg(value_name = "oci://HOST/REPOSITORY[:TAG]", value_parser = parse_to)]
@@ -38,7 +38,7 @@ fn parse_to(text: &str) -> Result<Reference, String> {
 }
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
-    let RecipeRef { recipe, step: output } = args.recipe;
+    let output = args.recipe.step.clone();
     let How { of, image, args: common, remotes, progress } = args.how;
     of.check(output.as_deref())?;
     let settings = context.settings(None, progress)?;
@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             .hint("write the image to a file instead: isolith export RECIPE oci-archive:FILE"));
     }
     let wanted = of.look(output.as_deref());
-    let request = Request { wanted, ..common.request(recipe, None, &settings)? };
+    let request = Request { wanted, ..common.request(RecipeRef { step: None, ..args.recipe }, &settings)? };
     let options = image.options();
     let credentials = Credentials { files: context.surroundings.auth_files.clone() };
     // Of the target only its kind counts for the choice of an output.

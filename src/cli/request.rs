@@ -14,8 +14,8 @@ use crate::sys::signals;
 /// A recipe, or one of its steps, with its values.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct OneRecipe {
-    /// The recipe file, and maybe one of its steps
-    #[arg(value_name = "RECIPE[:STEP]")]
+    /// The recipe file (or an earlier build: RECIPE@NUMBER, @TAG), and maybe one of its steps
+    #[arg(value_name = "RECIPE[@BUILD][:STEP]")]
     pub target: RecipeRef,
     #[command(flatten)]
     args: RecipeArgs,
@@ -24,7 +24,7 @@ pub(super) struct OneRecipe {
 impl OneRecipe {
     /// A request that uses every cached result.
     pub fn request(self, settings: &Settings) -> Result<Request> {
-        self.args.request(self.target.recipe, self.target.step, settings)
+        self.args.request(self.target, settings)
     }
 
     /// For commands that only look: that request, and the store it is about.
@@ -76,13 +76,16 @@ impl RecipeArgs {
     }
 
     /// A request that uses every cached result.
-    pub fn request(&self, recipe: PathBuf, until: Option<String>, settings: &Settings) -> Result<Request> {
+    pub fn request(&self, target: RecipeRef, settings: &Settings) -> Result<Request> {
+        let what = target.what();
+        let RecipeRef { recipe, step: until, .. } = target;
         let mut secrets = BTreeMap::new();
         for (name, from) in &self.secret {
             secrets.insert(name.clone(), read_secret(name, from)?);
         }
         Ok(Request {
             recipe,
+            what,
             args: self.set.iter().cloned().collect(),
             jobs: settings.jobs.value,
             cache: CachePolicy::Use,

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use super::remotes::RemoteArgs;
 use super::request::{RecipeArgs, parse_set};
-use super::target::RecipeRef;
+use super::target::{self, Runnable};
 use super::{Context, attend};
 use crate::config::Progress;
-use crate::engine::{Ran, RunOptions};
+use crate::engine::{Ran, RunOptions, What};
 use crate::error::{Class, Error, Result};
 use crate::key::Network;
 use crate::path::GuestPath;
@@ -26,9 +26,10 @@ const MOST_BINDS: usize = 64;
     command's, 128 and a signal's number when one ended it. Signals are passed on; the third SIGINT or SIGTERM kills."
 )]
 pub(super) struct Args {
-    /// The recipe file, and maybe one of its outputs (default: the finished stack)
-    #[arg(value_name = "RECIPE[:OUTPUT]")]
-    target: RecipeRef,
+    /// The recipe file (or an earlier build: RECIPE@NUMBER, @TAG), and maybe one of its outputs (default: the finished
+    /// stack); or an image: oci://HOST/REPOSITORY:TAG, oci-layout:PATH[:NAME], docker-archive:FILE[:TAG]
+    #[arg(value_name = "RECIPE[@BUILD][:OUTPUT]|IMAGE", value_parser = target::parse_runnable)]
+    target: Runnable,
     #[command(flatten)]
     args: RecipeArgs,
     #[command(flatten)]
@@ -95,8 +96,15 @@ struct How {
 
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let settings = context.settings(None, args.progress)?;
-    let RecipeRef { recipe, step: output } = args.target;
-    let mut request = args.args.request(recipe, None, &settings)?;
+    let (target, output, image) = args.target.split();
+    if image.is_some() && (!args.args.set.is_empty() || args.args.locked) {
+        return Err(Error::usage("an image has neither arguments nor a lock file")
+            .hint("leave `--set` and `--locked` away; `oci://…@sha256:…` pins an image"));
+    }
+    let mut request = args.args.request(target, &settings)?;
+    if let Some(image) = image {
+        request.what = What::Image(image);
+    }
     request.fail_on_miss = args.fail_on_miss;
     let how = args.how;
     check(&how)?;

@@ -1,11 +1,13 @@
 //! `isolith store`: where it is, what is in it, whether it is whole, and away with it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::Context;
 use crate::error::{Class, Result};
+use crate::recipe::time;
 use crate::sandbox::ids;
-use crate::store::Store;
+use crate::store::{Keep, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -26,6 +28,21 @@ enum Action {
     /// Look for damage, remove it (it becomes a miss), and say what was found; ends with 125 if any was
     Fsck {
         /// One JSON object a problem, one a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what no remembered build and no tag needs
+    Gc {
+        /// Builds of each recipe that stay remembered, the newest (default: all that are, 16 at most)
+        #[arg(long, value_name = "N", value_parser = super::build::at_least_one)]
+        keep: Option<usize>,
+        /// Forget recipes that were not built for this long; tagged builds stay
+        #[arg(long, value_name = "TIME", value_parser = |text: &str| time(text).ok_or("expected a time such as 90s or 720h"))]
+        unused_for: Option<u64>,
+        /// Remove fetched files too; what needs them fetches them again
+        #[arg(long)]
+        fetched: bool,
+        /// As one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -54,6 +71,17 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
             if problems.iter().any(|problem| !problem.is_left_alone()) {
                 return Ok(ExitCode::from(Class::Machine.exit_code()));
             }
+        }
+        Action::Gc { keep, unused_for, fetched, json } => {
+            let all = Keep::default();
+            let keep = Keep {
+                builds: keep.unwrap_or(all.builds),
+                within: unused_for.map(Duration::from_secs),
+                fetched: !fetched,
+            };
+            let entered = ids::enter();
+            let swept = Store::gc(root, keep).map_err(|error| entered.err().unwrap_or(error))?;
+            context.ui.swept(&swept, json)?;
         }
         Action::Clear => {
             // Without the ids there can be no files of theirs either; if there are, their error is the cause.

@@ -1,16 +1,21 @@
-//! `RECIPE[:STEP]`, and where an export goes: a tree, an archive or an image.
+//! `RECIPE[@BUILD][:STEP]`, images, and where an export goes: a tree, an archive or an image.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::engine::{ImageForm, ImageTarget, Target, is_tag};
+use crate::engine::{BuildName, ImageForm, ImageTarget, Target, What, is_tag};
 use crate::error::Error;
 use crate::oci::parse_reference;
+use crate::recipe::{ImageBase, image_of};
+use crate::store::Tag;
 
-/// A recipe file, and maybe one of its steps.
+/// A recipe file, or an earlier build of one, and maybe one of its steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecipeRef {
+    /// The recipe file; for a tag all of it, `@v1`.
     pub recipe: PathBuf,
+    /// None for the recipe as it is now.
+    pub build: Option<BuildName>,
     pub step: Option<String>,
 }
 
@@ -19,10 +24,64 @@ impl RecipeRef {
     fn split(text: &str, is_file: impl Fn(&Path) -> bool) -> RecipeRef {
         match text.rsplit_once(':') {
             Some((recipe, step)) if !recipe.is_empty() && !step.is_empty() && !is_file(Path::new(text)) => {
-                RecipeRef { recipe: recipe.into(), step: Some(step.to_string()) }
+                let (recipe, build) = build_of(recipe, is_file);
+                RecipeRef { recipe, build, step: Some(step.to_string()) }
             }
-            _ => RecipeRef { recipe: text.into(), step: None },
+            _ => {
+                let (recipe, build) = build_of(text, is_file);
+                RecipeRef { recipe, build, step: None }
+            }
         }
+    }
+
+    /// What a request with it is about.
+    pub fn what(&self) -> What {
+        self.build.clone().map_or(What::Recipe, What::Earlier)
+    }
+}
+
+/// Splits `RECIPE@NUMBER`, and knows `@TAG`; what is the name of a file is nothing else.
+pub(super) fn build_of(text: &str, is_file: impl Fn(&Path) -> bool) -> (PathBuf, Option<BuildName>) {
+    let build = match text.rsplit_once('@') {
+        _ if is_file(Path::new(text)) => None,
+        Some(("", tag)) if Tag::is_name(tag) => Some((text, BuildName::Tag(tag.to_string()))),
+        Some((recipe, number)) if !recipe.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
+            number.parse().ok().map(|number| (recipe, BuildName::Number(number)))
+        }
+        _ => None,
+    };
+    build.map_or((text.into(), None), |(recipe, build)| (recipe.into(), Some(build)))
+}
+
+/// What a command can run in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Runnable {
+    /// What a recipe gives.
+    Recipe(RecipeRef),
+    /// What is in an image.
+    Image(ImageBase),
+}
+
+impl Runnable {
+    /// What to call it, the output that was named, and the image if it is one.
+    pub fn split(self) -> (RecipeRef, Option<String>, Option<ImageBase>) {
+        match self {
+            Runnable::Recipe(recipe) => {
+                let output = recipe.step.clone();
+                (RecipeRef { step: None, ..recipe }, output, None)
+            }
+            Runnable::Image(image) => {
+                let recipe = PathBuf::from(&image.written);
+                (RecipeRef { recipe, build: None, step: None }, None, Some(image))
+            }
+        }
+    }
+}
+
+pub(super) fn parse_runnable(text: &str) -> Result<Runnable, String> {
+    match image_of(text, Path::new("")) {
+        Some(image) => image.map(Runnable::Image),
+        None => Ok(Runnable::Recipe(RecipeRef::split(text, Path::is_file))),
     }
 }
 
@@ -109,7 +168,8 @@ mod tests {
     fn recipe_and_step_split_at_the_last_colon() {
         let none = |_: &Path| false;
         let split = |text| {
-            let RecipeRef { recipe, step } = RecipeRef::split(text, none);
+            let RecipeRef { recipe, build, step } = RecipeRef::split(text, none);
+            assert_eq!(build, None);
             (recipe.to_str().unwrap().to_string(), step)
         };
         assert_eq!(split("a/b.toml"), ("a/b.toml".into(), None));
@@ -118,7 +178,24 @@ mod tests {
         assert_eq!(split("b.toml:"), ("b.toml:".into(), None));
         assert_eq!(split(":x"), (":x".into(), None));
         let whole = RecipeRef::split("odd:name.toml", |path| path == Path::new("odd:name.toml"));
-        assert_eq!(whole, RecipeRef { recipe: "odd:name.toml".into(), step: None });
+        assert_eq!(whole, RecipeRef { recipe: "odd:name.toml".into(), build: None, step: None });
+    }
+
+    #[test]
+    fn earlier_builds_are_numbers_behind_a_recipe_or_tags() {
+        let split = |text| RecipeRef::split(text, |path| path == Path::new("odd@1"));
+        let of = |recipe: &str, build, step: Option<&str>| RecipeRef {
+            recipe: recipe.into(),
+            build: Some(build),
+            step: step.map(String::from),
+        };
+        assert_eq!(split("a@3"), of("a", BuildName::Number(3), None));
+        assert_eq!(split("odd@1@2:s"), of("odd@1", BuildName::Number(2), Some("s")));
+        assert_eq!(split("@v1"), of("@v1", BuildName::Tag("v1".into()), None));
+        assert_eq!(split("@v1:s"), of("@v1", BuildName::Tag("v1".into()), Some("s")));
+        for recipe in ["odd@1", "a@b", "@", "@5", "@1x/y", "a@", "a@-1"] {
+            assert_eq!(split(recipe).build, None, "{recipe}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ struct Status {
 pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     let Action::Status(args) = args.action;
     let settings = context.settings(None, Some(Progress::Auto))?;
-    let request = args.args.request(args.recipe.recipe, None, &settings)?;
+    let request = args.args.request(RecipeRef { step: None, ..args.recipe }, &settings)?;
     let remotes = args.remotes.remotes(context, &settings)?;
     let mut session = context.session(&settings)?.with_remotes(remotes);
     let progress = context.ui.progress(settings.progress.value, session.cancel_flag());

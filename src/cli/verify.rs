@@ -53,7 +53,7 @@ pub(super) fn run(context: &Context, args: Args) -> Result<ExitCode> {
     };
     let pass = args.args.flags();
     let request = VerifyRequest {
-        request: args.args.request(target.recipe, target.step, &settings)?,
+        request: args.args.request(target, &settings)?,
         pass,
         rounds: args.rounds,
         vary: args.vary,

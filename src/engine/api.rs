@@ -8,14 +8,16 @@ use serde::Serialize;
 use super::pins::Pinning;
 use super::{ImageTarget, Made, RemoteReport, StepReport};
 use crate::digest::{ActionKey, LayerId};
-use crate::recipe::Recipe;
+use crate::recipe::{ImageBase, Recipe};
 use crate::sandbox::{Conditions, Status};
 
 /// One build, or a part of one.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The recipe file.
+    /// The recipe file; of what is none, what to call it.
     pub recipe: PathBuf,
+    /// What is built.
+    pub what: What,
     /// `--set` values.
     pub args: BTreeMap<String, String>,
     /// Steps that may run at once; at least 1.
@@ -44,6 +46,11 @@ impl Request {
     pub(super) fn pinning(&self) -> Pinning<'static> {
         if self.locked { Pinning::Required } else { Pinning::Missing }
     }
+
+    /// Whether it is about a build that is in the history already.
+    pub(super) fn is_earlier(&self) -> bool {
+        matches!(self.what, What::Earlier(_))
+    }
 }
 
 /// What of a finished build is going to be looked at.
@@ -58,6 +65,27 @@ pub enum Wanted {
     Output(String),
     /// The finished stack.
     Stack,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum What {
+    /// The recipe as its file is now.
+    #[default]
+    Recipe,
+    /// An image, and nothing on top.
+    Image(ImageBase),
+    /// An earlier build, from what was kept of its recipe.
+    Earlier(BuildName),
+}
+
+/// How an earlier build is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildName {
+    /// By its number among those of the recipe of the request: `recipe.toml@3`.
+    Number(u64),
+    /// By a tag: `@v1`.
+    Tag(String),
 }
 
 /// Which cached results may be used.

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::planner::plan;
 use super::remotes::{inputs, of_plan};
 use super::{Built, Observer, Request, Session, Target};
 use crate::digest::LayerId;
@@ -21,7 +20,7 @@ impl Session {
         signer: &SecretKey,
         observer: &dyn Observer,
     ) -> Result<Vec<u8>> {
-        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
+        let plan = self.plan(request, request.pinning(), observer)?;
         let mut subjects = Vec::new();
         for (output, layers) in about {
             let scratch = self.store.clone();

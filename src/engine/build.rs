@@ -8,7 +8,6 @@ use std::time::Instant;
 use super::demand::Demand;
 use super::explain::Explainer;
 use super::plan::{NodeId, Plan, Work};
-use super::planner::plan;
 use super::remotes::Sharing;
 use super::schedule::{self, step_report};
 use super::stack::Resolver;
@@ -29,7 +28,7 @@ impl Session {
     /// error. Once steps were planned, the last event is `Finished`, whatever happens.
     pub fn build(&mut self, request: &Request, observer: &dyn Observer) -> Result<Built> {
         let began = Instant::now();
-        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
+        let plan = self.plan(request, request.pinning(), observer)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
         if let super::CachePolicy::IgnoreFrom(name) = &request.cache {
             plan.find_step(name)?;
@@ -128,7 +127,7 @@ impl Session {
         let stack = resolver.layers(&plan.root().finished)?;
         let outputs: BTreeMap<String, LayerId> =
             plan.root().outputs.iter().map(|(name, node)| (name.clone(), knowledge.layer(*node))).collect();
-        if request.conditions.are_normal() {
+        if request.conditions.are_normal() && !request.is_earlier() {
             history::record(&self.store, plan, knowledge, &stack, &outputs)?;
         }
         Ok(End::Done(stack, outputs))

@@ -12,6 +12,7 @@ use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::key::Definition;
 use crate::layer::{Owners, place, settle};
+use crate::oci::image::config::RunConfig;
 use crate::oci::source::{FromImage, Image, Place, import};
 use crate::oci::{Digest, Platform};
 use crate::path::GuestPath;
@@ -31,8 +32,12 @@ type Named = Vec<(String, NodeId)>;
 type Implied = (LayerId, Vec<Vec<u8>>);
 
 impl Planner<'_> {
-    /// The stack of an image, and what its nodes are called. `digest` is what its tag is pinned to.
-    pub(super) fn image(&mut self, base: &ImageBase, digest: Option<&Digest>) -> Result<(Arc<Stack>, Named)> {
+    /// The stack of an image, what its nodes are called, and what runs in it. `digest` is what its tag is pinned to.
+    pub(super) fn image(
+        &mut self,
+        base: &ImageBase,
+        digest: Option<&Digest>,
+    ) -> Result<(Arc<Stack>, Named, RunConfig)> {
         let place = match (&base.place, digest) {
             (Place::Registry(reference), Some(digest)) => {
                 Place::Registry(reference.clone_with_digest(digest.to_string()))
@@ -61,7 +66,7 @@ impl Planner<'_> {
             named.push((name, top));
             nodes.push(top);
         }
-        Ok((Arc::new(Stack { below: None, inputs: nodes, steps: Vec::new() }), named))
+        Ok((Arc::new(Stack { below: None, inputs: nodes, steps: Vec::new() }), named, image.run))
     }
 
     /// The layers of an image: noted when it was looked at before, if its name says which bytes it has.

@@ -62,6 +62,7 @@ impl Planner<'_> {
             recipe: Recipe {
                 // Not the path of the recipe, which is another one.
                 path: PathBuf::from(format!("{} (base)", recipe.path.display())),
+                text: String::new(),
                 name: "debian".to_string(),
                 version: None,
                 epoch: EPOCH,
@@ -73,6 +74,9 @@ impl Planner<'_> {
                 image: Default::default(),
                 outputs: BTreeMap::new(),
             },
+            lock: None,
+            names: Default::default(),
+            run: None,
             host: None,
             inputs: own.inputs,
             steps: own.nodes,

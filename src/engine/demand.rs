@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{NodeId, Plan};
+use super::plan::{NodeId, Plan, Work};
 use super::remotes::Sharing;
 use super::stack::Resolver;
 use super::state::{Knowledge, look_up};
@@ -208,5 +208,5 @@ impl Demand<'_> {
 }
 
 fn is_input(plan: &Plan, node: NodeId) -> bool {
-    matches!(plan.nodes[node].work, super::plan::Work::Input { .. })
+    matches!(plan.nodes[node].work, Work::Input { .. } | Work::Kept { .. })
 }

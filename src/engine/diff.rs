@@ -8,18 +8,19 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::inspect::{self, Content};
+use super::kept::called;
 use super::pins::Pinning;
 use super::planner::plan;
 use super::session::Silent;
 use super::stack::{Resolver, manifest, view};
 use super::state::{Knowledge, look_up};
-use super::{Session, demand};
+use super::{BuildName, Session, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::layer::{Aspects, Change, Difference, Entry, Manifest, compare, decompress, flatten, unpack};
 use crate::path::GuestPath;
 use crate::source::{Modes, StatCache, scan};
-use crate::store::Scratch;
+use crate::store::{Presence, RootRecord, Scratch};
 
 /// One side of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +33,31 @@ pub enum Subject {
     Output(PathBuf, String),
     /// The finished stack of a recipe, as one tree.
     Stack(PathBuf),
+    /// Of an earlier build of a recipe.
+    Earlier(PathBuf, BuildName, Part),
     /// A directory of this machine. Owners, times and extended attributes do not count then.
     Dir(PathBuf),
     /// A tar archive, plain or compressed.
     Tar(PathBuf),
 }
 
+/// A part of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The finished stack, as one tree.
+    Stack,
+    /// The layer of a step.
+    Step(String),
+    /// An output.
+    Output(String),
+}
+
 impl Subject {
     /// The file or directory of this machine that it is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Subject::Layer(_) => None,
+            // The file of a recipe that was built may be gone.
+            Subject::Layer(_) | Subject::Earlier(..) => None,
             Subject::Step(path, _) | Subject::Output(path, _) => Some(path),
             Subject::Stack(path) | Subject::Dir(path) | Subject::Tar(path) => Some(path),
         }
@@ -161,6 +176,22 @@ impl Session {
                 self.layer(&known.layer)
             }
             Subject::Stack(recipe) => self.stack(recipe, args),
+            Subject::Earlier(recipe, name, part) => {
+                let build = self.earlier(recipe, name)?;
+                match part {
+                    Part::Stack => {
+                        self.flat(&build.stack, &|layer| gone(&build, &format!("layer {layer:#}")))
+                    }
+                    Part::Step(step) => {
+                        let known = build.steps.iter().find(|known| known.name == *step);
+                        self.layer_of(&build, known.and_then(|known| known.layer), &format!("step `{step}`"))
+                    }
+                    Part::Output(output) => {
+                        let layer = build.outputs.get(output).copied();
+                        self.layer_of(&build, layer, &format!("output `{output}`"))
+                    }
+                }
+            }
         }
     }
 
@@ -183,15 +214,35 @@ impl Session {
                 knowledge.set(node, known.ok_or_else(|| not_built(recipe, &format!("`{name}`")))?);
             }
         }
-        let ids = self.enter_ids()?;
+        self.enter_ids()?;
         let resolver = Resolver { plan: &planned, knowledge: &knowledge, store: &self.store, ids: None };
         let layers = resolver.layers(&planned.root().finished)?;
-        for layer in &layers {
+        self.flat(&layers, &|layer| not_built(recipe, &format!("layer {layer:#}")))
+    }
+
+    /// A part of an earlier build.
+    fn layer_of(&mut self, build: &RootRecord, layer: Option<LayerId>, what: &str) -> Result<Tree> {
+        let layer = layer.ok_or_else(|| {
+            let steps = build.steps.iter().map(|step| format!("step `{}`", step.name));
+            let parts = steps.chain(build.outputs.keys().map(|name| format!("output `{name}`")));
+            Error::usage(format!("{} has no {what}", called(build)))
+                .hint(format!("it has {}", parts.collect::<Vec<_>>().join(", ")))
+        })?;
+        match self.store.presence(&layer) {
+            Presence::Missing => Err(gone(build, what)),
+            _ => self.layer(&layer),
+        }
+    }
+
+    /// Several layers as one tree; `lost` is the error for one that is not there.
+    fn flat(&mut self, layers: &[LayerId], lost: &dyn Fn(&LayerId) -> Error) -> Result<Tree> {
+        let ids = self.enter_ids()?;
+        for layer in layers {
             if !self.store.ready(layer, ids)? {
-                return Err(not_built(recipe, &format!("layer {layer:#}")));
+                return Err(lost(layer));
             }
         }
-        let (manifest, sources) = flatten(&view(&self.store, &layers, |_| None)?, &GuestPath::root(), 1)?;
+        let (manifest, sources) = flatten(&view(&self.store, layers, |_| None)?, &GuestPath::root(), 1)?;
         let roots: Vec<PathBuf> = layers.iter().map(|layer| self.store.layer_fs(layer)).collect();
         let content = move |entry: &Entry| {
             let source = sources.get(&entry.path)?;
@@ -221,6 +272,11 @@ fn dir(dir: &Path) -> Result<Tree> {
     let content = move |entry: &Entry| files.get(&entry.path).cloned();
     let manifest = Arc::new(found.manifest);
     Ok(Tree { manifest, aspects: Aspects::PLAIN, content: Box::new(content), _scratch: None })
+}
+
+fn gone(build: &RootRecord, what: &str) -> Error {
+    Error::usage(format!("{what} of {} is gone from the store", called(build)))
+        .hint("build it again: isolith build RECIPE@NUMBER")
 }
 
 fn not_built(recipe: &Path, what: &str) -> Error {

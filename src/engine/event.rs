@@ -79,6 +79,13 @@ pub enum Event {
         /// All is there.
         done: bool,
     },
+    /// The tag of an image was looked up.
+    Resolved {
+        /// The image as it was asked for.
+        image: String,
+        /// What the tag stands for now.
+        digest: String,
+    },
     /// A layer is being compressed; now and then, and once more when it is done.
     Packing {
         /// How it came to be: `step compile`.

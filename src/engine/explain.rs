@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::pins::Pinning;
 use super::plan::{NodeId, Plan, Work};
-use super::planner::plan as make_plan;
 use super::session::Silent;
 use super::stack::Resolver;
 use super::state::{Knowledge, look_up};
@@ -209,7 +208,7 @@ fn clip(text: &str) -> String {
 impl Session {
     /// Says of each step (or of `request.until` alone) whether it would hit, and why not. Runs nothing.
     pub fn explain(&mut self, request: &Request) -> Result<Vec<Explanation>> {
-        let plan = make_plan(&self.pinner(Pinning::Required, &Silent), &request.recipe, &request.args)?;
+        let plan = self.plan(request, Pinning::Required, &Silent)?;
         let until = request.until.as_deref().map(|name| plan.find_step(name)).transpose()?;
         let knowledge = Knowledge::new(&plan);
         let goals = demand::goals(&plan, until);

@@ -14,6 +14,7 @@ mod export;
 mod history;
 mod image;
 pub mod inspect;
+mod kept;
 mod lock;
 mod log;
 mod pins;
@@ -35,10 +36,13 @@ pub mod verify;
 mod worker;
 mod workshop;
 
-pub use api::{Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict, Wanted};
+pub use api::{
+    BuildName, Built, CachePolicy, Explanation, Failure, Request, State, Target, Verdict, Wanted, What,
+};
 pub use attend::Attendance;
-pub use diff::{Comparison, PathDifference, Subject};
+pub use diff::{Comparison, Part, PathDifference, Subject};
 pub use event::{Event, Observer, OutcomeKind, StepReport};
+pub use history::Past;
 pub use image::{ImageForm, ImageOptions, ImageTarget, Layers, Made, is_tag};
 pub use lock::LockReport;
 pub use pins::LockChange;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod image;
 
 use super::{Event, Observer};
 use crate::base::debian::{
@@ -12,9 +15,9 @@ use crate::base::debian::{
 };
 use crate::digest::ContentDigest;
 use crate::error::{Class, Error, Result};
-use crate::oci::source::{Images, Place};
-use crate::oci::{Digest, Reference};
-use crate::recipe::{Base, DebianPins, Git, GitRef, ImageBase, Lock, Locked, Origin, Recipe, Remote};
+use crate::oci::Digest;
+use crate::oci::source::Images;
+use crate::recipe::{Base, DebianPins, Git, GitRef, Lock, Locked, Origin, Recipe, Remote};
 use crate::source::Pin;
 use crate::source::fetch::{self, Access, Progress, Want, Watch};
 use crate::source::git;
@@ -47,6 +50,8 @@ pub struct Pinner<'a> {
     pub images: &'a Images,
     /// What is done about inputs that nothing pins.
     pub pinning: Pinning<'a>,
+    /// The lock files' texts by the path of the recipe, in place of the files: then none is read or written.
+    pub locks: Option<BTreeMap<PathBuf, String>>,
     /// Where events go.
     pub observer: &'a dyn Observer,
     /// Set to stop.
@@ -62,6 +67,8 @@ pub struct Pins {
     files: BTreeMap<String, Pin>,
     commits: BTreeMap<String, String>,
     packages: BTreeMap<String, SourcePackage>,
+    /// The text of the lock file as it is now, when something in it counts.
+    pub lock: Option<String>,
 }
 
 /// One change of a lock file.
@@ -249,7 +256,16 @@ impl Work<'_> {
     fn lock(&mut self) -> Result<&mut Lock> {
         match self.lock {
             Some(ref mut lock) => Ok(lock),
-            None => Ok(self.lock.insert(Lock::load(&self.recipe.path)?)),
+            None => {
+                let path = &self.recipe.path;
+                let lock = match &self.pinner.locks {
+                    Some(kept) => {
+                        Lock::parse(kept.get(path).map_or("", String::as_str), &Lock::path_of(path))?
+                    }
+                    None => Lock::load(path)?,
+                };
+                Ok(self.lock.insert(lock))
+            }
         }
     }
 
@@ -341,21 +357,6 @@ impl Work<'_> {
         Ok(Some(package))
     }
 
-    fn image(&mut self, base: &ImageBase) -> Result<Option<Digest>> {
-        let Some(reference) = tag_of(base) else { return Ok(None) };
-        let found = self.lock()?.image(&["base"], &base.written);
-        if let Some(digest) = self.locked(&["base"], "the base", found) {
-            return Ok(Some(digest));
-        }
-        if self.pinner.pinning == Pinning::Required {
-            return Ok(None);
-        }
-        let digest = self.pinner.images.resolve(reference, &self.pinner.watch("the base"))?;
-        self.lock()?.set_image(&["base"], &base.written, &digest);
-        self.changes.push(LockChange { place: "base".to_string(), pin: Some(digest.to_string()) });
-        Ok(Some(digest))
-    }
-
     fn debian(&mut self, request: &Debian) -> Result<Option<Packages>> {
         let arch = architecture().ok_or_else(|| {
             Error::machine(format!(
@@ -388,7 +389,7 @@ impl Work<'_> {
         Ok(Some(pins.packages))
     }
 
-    fn finish(mut self, pins: Pins) -> Result<(Pins, Vec<LockChange>)> {
+    fn finish(mut self, mut pins: Pins) -> Result<(Pins, Vec<LockChange>)> {
         if !self.unpinned.is_empty() {
             let recipe = self.recipe.path.display();
             return Err(Error::recipe(format!("not pinned in `{recipe}`: {}", self.unpinned.join(", ")))
@@ -403,7 +404,10 @@ impl Work<'_> {
             self.tidy()?;
         }
         if let Some(lock) = &mut self.lock {
-            lock.save()?;
+            if self.pinner.locks.is_none() {
+                lock.save()?;
+            }
+            pins.lock = Some(lock.to_string());
         }
         Ok((pins, self.changes))
     }
@@ -420,7 +424,7 @@ impl Work<'_> {
             }),
             _ => match &recipe.base {
                 Base::Fetched(remote) => remote.pin.is_none(),
-                Base::Image(base) => tag_of(base).is_some(),
+                Base::Image(base) => image::tag_of(base).is_some(),
                 Base::Debian(_) => true,
                 _ => false,
             },
@@ -428,13 +432,5 @@ impl Work<'_> {
         let gone = self.lock()?.retain(open);
         self.changes.extend(gone.into_iter().map(|place| LockChange { place, pin: None }));
         Ok(())
-    }
-}
-
-/// The name in a registry that a tag has to be looked up for; none where the recipe pins the image.
-fn tag_of(base: &ImageBase) -> Option<&Reference> {
-    match &base.place {
-        Place::Registry(reference) => Some(reference).filter(|reference| reference.digest().is_none()),
-        _ => None,
     }
 }

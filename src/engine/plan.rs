@@ -1,7 +1,7 @@
 //! The graph of layers that a recipe asks for: a node for each input, step and output, of the recipe itself
 //! and of every recipe it uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::base::debian::{Package, SourcePackage};
 use crate::digest::{ContentDigest, DefinitionKey, LayerId};
 use crate::key::{ActionDocument, Definition, HostView};
 use crate::layer::Manifest;
+use crate::oci::image::config::RunConfig;
 use crate::oci::source::FromImage;
 use crate::path::GuestPath;
 use crate::recipe::{Git, Recipe, Remote, Step};
@@ -47,6 +48,13 @@ pub enum Work {
         manifest: Arc<Manifest>,
         /// Where the bytes are.
         files: BTreeMap<GuestPath, PathBuf>,
+    },
+    /// It was made of files of this machine for an earlier build, and is in the store or lost.
+    Kept {
+        /// The layer.
+        id: LayerId,
+        /// For messages: "source `src` of `x.toml`".
+        what: String,
     },
     /// Fetch, and lay in what came.
     Fetch(Box<Fetch>),
@@ -158,6 +166,12 @@ pub struct Planned {
     pub recipe: Recipe,
     /// The host base, its own or that of the recipe it starts from.
     pub host: Option<HostView>,
+    /// The text of its lock file, where that says something that counts.
+    pub lock: Option<String>,
+    /// How it is called where it is asked for.
+    pub names: BTreeSet<PathBuf>,
+    /// What a container of the image it starts from runs, its own or that of the recipe it starts from.
+    pub run: Option<RunConfig>,
     /// Base, sources and deps, by what they are called in messages.
     pub inputs: BTreeMap<String, NodeId>,
     /// The node of each step, in the order of the recipe.
@@ -190,7 +204,11 @@ impl Plan {
     /// What must be there before a node can be made, lowest first.
     pub fn needs(&self, node: NodeId) -> Vec<NodeId> {
         match &self.nodes[node].work {
-            Work::Input { .. } | Work::Tar { .. } | Work::Fetch(_) | Work::ImageLayer(_) => Vec::new(),
+            Work::Input { .. }
+            | Work::Kept { .. }
+            | Work::Tar { .. }
+            | Work::Fetch(_)
+            | Work::ImageLayer(_) => Vec::new(),
             Work::ImageTop { layers } => layers.clone(),
             Work::Directories(shared) => {
                 let packages = shared.packages.iter().map(|(_, node)| *node);

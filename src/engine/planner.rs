@@ -1,9 +1,10 @@
 //! From recipe files to a [`Plan`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::kept::Kept;
 use super::pins::{Pinner, Pins};
 use super::plan::{Fetch, From, Node, NodeId, Plan, Planned, Stack, StepNode, Work};
 use crate::base::fingerprint;
@@ -11,8 +12,9 @@ use crate::digest::{ContentDigest, DefinitionKey};
 use crate::error::{Error, Result};
 use crate::key::{ActionDocument, CONTRACT, Definition, HostView, MountDoc, UserDoc};
 use crate::layer::Kind;
+use crate::oci::image::config::RunConfig;
 use crate::path::GuestPath;
-use crate::recipe::{self, Base, Mount, Origin, Recipe, Source, Step};
+use crate::recipe::{self, Base, ImageBase, Mount, Origin, Recipe, Source, Step};
 use crate::source::{Lay, Modes, Scan, StatCache, scan, sha256_file};
 use crate::store::Store;
 
@@ -21,21 +23,31 @@ use crate::store::Store;
 /// Reads local inputs, but writes nothing except the stat cache; pins that are missing, and whether they are found
 /// out and written, are the business of `pinner`.
 pub fn plan(pinner: &Pinner, path: &Path, args: &BTreeMap<String, String>) -> Result<Plan> {
-    let mut planner = Planner {
-        store: pinner.store,
-        pinner,
-        nodes: Vec::new(),
-        recipes: Vec::new(),
-        open: Vec::new(),
-        shared: HashMap::new(),
-    };
+    let mut planner = Planner::new(pinner, None);
     planner.recipe(path, args, true)?;
-    Ok(Plan { nodes: planner.nodes, recipes: planner.recipes })
+    Ok(planner.done())
+}
+
+/// The plan of a recipe that is nothing but an image.
+pub fn plan_image(pinner: &Pinner, base: &ImageBase) -> Result<Plan> {
+    let mut planner = Planner::new(pinner, None);
+    let planned = planner.planned(Recipe::of_image(base.clone()), true)?;
+    planner.recipes.push(planned);
+    Ok(planner.done())
+}
+
+/// The plan of an earlier build, of what was kept of it.
+pub fn plan_kept(pinner: &Pinner, kept: &Kept) -> Result<Plan> {
+    let mut planner = Planner::new(pinner, Some(kept));
+    planner.recipe(kept.path(), kept.args(), true)?;
+    Ok(planner.done())
 }
 
 pub(super) struct Planner<'a> {
     store: &'a Store,
     pub(super) pinner: &'a Pinner<'a>,
+    /// In place of files of this machine.
+    kept: Option<&'a Kept>,
     pub(super) nodes: Vec<Node>,
     pub(super) recipes: Vec<Planned>,
     /// The recipes being loaded, outermost first, to find cycles.
@@ -53,14 +65,41 @@ struct Ground {
     layer: Option<NodeId>,
     /// A view of this machine.
     host: Option<HostView>,
+    /// What containers of an image run.
+    run: Option<RunConfig>,
     /// What nodes of it are called in messages.
     named: Vec<(String, NodeId)>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(pinner: &'a Pinner<'a>, kept: Option<&'a Kept>) -> Self {
+        Planner {
+            store: pinner.store,
+            pinner,
+            kept,
+            nodes: Vec::new(),
+            recipes: Vec::new(),
+            open: Vec::new(),
+            shared: HashMap::new(),
+        }
+    }
+
+    fn done(self) -> Plan {
+        Plan { nodes: self.nodes, recipes: self.recipes }
+    }
+
     /// Plans a recipe, or finds it among those already planned.
     fn recipe(&mut self, path: &Path, args: &BTreeMap<String, String>, is_root: bool) -> Result<usize> {
-        let recipe = recipe::load(path, args)?;
+        let at = self.recipe_at(path, args, is_root)?;
+        self.recipes[at].names.insert(path.to_path_buf());
+        Ok(at)
+    }
+
+    fn recipe_at(&mut self, path: &Path, args: &BTreeMap<String, String>, is_root: bool) -> Result<usize> {
+        let recipe = match self.kept {
+            Some(kept) => kept.recipe(path, args)?,
+            None => recipe::load(path, args)?,
+        };
         if let Some(at) = self.open.iter().position(|open| *open == recipe.path) {
             let mut cycle: Vec<_> = self.open[at..].iter().map(|p| p.display().to_string()).collect();
             cycle.push(recipe.path.display().to_string());
@@ -80,7 +119,7 @@ impl Planner<'_> {
     fn planned(&mut self, recipe: Recipe, is_root: bool) -> Result<Planned> {
         let mut inputs = BTreeMap::new();
         let pins = self.pinner.pins(&recipe)?;
-        let Ground { below, layer: base, host, named } = self.base(&recipe, &pins)?;
+        let Ground { below, layer: base, host, run, named } = self.base(&recipe, &pins)?;
         inputs.extend(named);
         if let Some(base) = base {
             inputs.insert("base".to_string(), base);
@@ -152,7 +191,8 @@ impl Planner<'_> {
                 if is_root { format!("output {name}") } else { format!("output {}:{name}", recipe.name) };
             outputs.insert(name.clone(), self.node(called, definition, work));
         }
-        Ok(Planned { recipe, host, inputs, steps, finished, outputs })
+        let (lock, names) = (pins.lock, BTreeSet::new());
+        Ok(Planned { recipe, lock, names, run, host, inputs, steps, finished, outputs })
     }
 
     /// What the steps of a recipe start from.
@@ -160,13 +200,16 @@ impl Planner<'_> {
         Ok(match &recipe.base {
             Base::Scratch => Ground::default(),
             Base::Host { paths } => Ground { host: Some(fingerprint(paths)?), ..Ground::default() },
+            Base::Dir { .. } if self.kept.is_some() => {
+                Ground { layer: Some(self.kept_input(recipe, "base")?), ..Ground::default() }
+            }
             Base::Dir { path } => {
                 let scan = self.scan(path, &GuestPath::root(), &[], Modes::Kept, recipe.epoch)?;
                 Ground { layer: Some(self.input("base".to_string(), scan)), ..Ground::default() }
             }
             Base::Image(base) => {
-                let (below, named) = self.image(base, pins.image())?;
-                Ground { below: Some(below), named, ..Ground::default() }
+                let (below, named, run) = self.image(base, pins.image())?;
+                Ground { below: Some(below), named, run: Some(run), ..Ground::default() }
             }
             Base::Debian(_) => {
                 let below = self.debian(recipe, pins.debian()?);
@@ -194,7 +237,7 @@ impl Planner<'_> {
                 let from = self.recipe(path, &BTreeMap::new(), false)?;
                 let from = &self.recipes[from];
                 let (below, host) = (Some(from.finished.clone()), from.host.clone());
-                Ground { below, host, ..Ground::default() }
+                Ground { below, host, run: from.run.clone(), ..Ground::default() }
             }
         })
     }
@@ -203,6 +246,9 @@ impl Planner<'_> {
     fn source(&mut self, recipe: &Recipe, name: &str, source: &Source, pins: &Pins) -> Result<NodeId> {
         let lay = Lay { at: source.unpack.clone(), exclude: source.exclude.clone(), epoch: recipe.epoch };
         let (definition, from) = match &source.origin {
+            Origin::Path(_) if self.kept.is_some() => {
+                return self.kept_input(recipe, &format!("source {name}"));
+            }
             Origin::Path(path) => {
                 let scan =
                     self.scan(path, &source.unpack, &source.exclude, Modes::Normalised, recipe.epoch)?;
@@ -234,6 +280,14 @@ impl Planner<'_> {
         let what = format!("source `{name}` of `{}`", recipe.path.display());
         let work = Work::Fetch(Box::new(Fetch { what, from }));
         Ok(self.node(format!("source {name}"), definition, work))
+    }
+
+    /// What was made of files of this machine.
+    fn kept_input(&mut self, recipe: &Recipe, name: &str) -> Result<NodeId> {
+        let id = self.kept.and_then(|kept| kept.local(&recipe.path, name));
+        let what = format!("{name} of `{}`", recipe.path.display());
+        let id = id.ok_or_else(|| Error::machine(format!("nothing was kept of {what}")))?;
+        Ok(self.node(name.to_string(), Definition::Layer { id }, Work::Kept { id, what }))
     }
 
     fn scan(

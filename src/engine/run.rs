@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use super::attend::Attendance;
 use super::plan::NodeId;
-use super::planner::plan;
 use super::remotes::Sharing;
 use super::stack::{Resolver, view};
 use super::state::Knowledge;
@@ -15,6 +14,7 @@ use crate::digest::LayerId;
 use crate::error::{Error, Result};
 use crate::key::{ActionDocument, CONTRACT, HostView, MountDoc, Network, UserDoc};
 use crate::layer::{Manifest, prepare_upper};
+use crate::oci::image::config::RunConfig;
 use crate::path::GuestPath;
 use crate::recipe::Image;
 use crate::sandbox::{Bind, Conditions, Extras, Limits, Outcome, ids};
@@ -165,9 +165,9 @@ impl Session {
         output: Option<&str>,
         observer: &dyn Observer,
     ) -> Result<Result<Finished, Failure>> {
-        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
+        let plan = self.plan(request, request.pinning(), observer)?;
         let root = plan.root();
-        let image = root.recipe.image.clone();
+        let image = defaults(&root.recipe.image, root.run.as_ref())?;
         let output = output.or(image.output.as_deref());
         let wanted: Vec<NodeId> = match output {
             None => root.finished.nodes(),
@@ -204,13 +204,42 @@ impl Session {
         let stack = resolver.layers(&root.finished)?;
         let outputs =
             root.outputs.iter().map(|(name, node)| (name.clone(), knowledge.layer(*node))).collect();
-        history::record(store, &plan, &knowledge, &stack, &outputs)?;
+        if !request.is_earlier() {
+            history::record(store, &plan, &knowledge, &stack, &outputs)?;
+        }
         let (layers, host) = match output {
             None => (stack, root.host.clone()),
             Some(_) => (wanted.iter().map(|node| knowledge.layer(*node)).collect(), None),
         };
         Ok(Ok(Finished { layers, host, epoch: root.recipe.epoch, image }))
     }
+}
+
+/// What the recipe says, and where it says nothing the image that it starts from.
+fn defaults(own: &Image, below: Option<&RunConfig>) -> Result<Image> {
+    let Some(below) = below else { return Ok(own.clone()) };
+    let mut image = own.clone();
+    let words = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
+    // The arguments below are for the entrypoint below.
+    if image.entrypoint.is_none() {
+        image.cmd = image.cmd.or_else(|| words(&below.cmd));
+        image.entrypoint = words(&below.entrypoint);
+    }
+    for variable in below.env.iter() {
+        if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) {
+            image.env.entry(name.to_string()).or_insert_with(|| value.to_string());
+        }
+    }
+    image.user = image.user.or_else(|| Some(below.user.clone()).filter(|user| !user.is_empty()));
+    if image.workdir.is_none() && !below.working_dir.is_empty() {
+        let wrong = |why| {
+            Error::recipe(format!("the image says to start in `{}`", below.working_dir.escape_default()))
+                .because(why)
+                .hint("say another directory with `--workdir`")
+        };
+        image.workdir = Some(GuestPath::parse(&below.working_dir).map_err(wrong)?);
+    }
+    Ok(image)
 }
 
 /// The program and its arguments.

@@ -78,6 +78,7 @@ impl Session {
             archives: &self.inputs.archives,
             images: &self.inputs.images,
             pinning,
+            locks: None,
             observer,
             cancel: &self.cancel,
         }

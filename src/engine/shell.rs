@@ -4,7 +4,6 @@ use std::sync::atomic::AtomicBool;
 
 use super::attend::Attendance;
 use super::plan::{NodeId, Plan};
-use super::planner::plan as make_plan;
 use super::remotes::Sharing;
 use super::state::Knowledge;
 use super::workshop::{Task, Workshop};
@@ -29,7 +28,7 @@ impl Session {
         with: Attendance,
         observer: &dyn Observer,
     ) -> Result<Status> {
-        let plan = make_plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
+        let plan = self.plan(request, request.pinning(), observer)?;
         let node = chosen(&plan, request)?;
         let mut knowledge = Knowledge::new(&plan);
         let goals = plan.needs(node);

@@ -52,7 +52,9 @@ impl Knowledge {
     /// Inputs are known from the start, everything else is not.
     pub fn new(plan: &Plan) -> Self {
         let known = plan.nodes.iter().map(|node| match &node.work {
-            Work::Input { id, .. } => OnceLock::from(Known::hit(*id, None, OutcomeKind::Hit)),
+            Work::Input { id, .. } | Work::Kept { id, .. } => {
+                OnceLock::from(Known::hit(*id, None, OutcomeKind::Hit))
+            }
             _ => OnceLock::new(),
         });
         Self { known: known.collect(), ready: Mutex::default(), manifests: Mutex::default() }

@@ -47,7 +47,7 @@ impl Workshop<'_> {
     pub fn make(&self, node: NodeId) -> Result<Made> {
         let began = Instant::now();
         let layer = match &self.plan.nodes[node].work {
-            Work::Input { id, .. } => *id,
+            Work::Input { id, .. } | Work::Kept { id, .. } => *id,
             Work::Tar { what, path, digest } => import_tar(self.store, path, *digest, self.ids)
                 .map_err(|e| e.within(format!("cannot lay in {what}")))?,
             Work::Fetch(fetch) => self.lay_in(fetch)?,
@@ -367,14 +367,21 @@ pub fn fetch(
     nodes: &[NodeId],
 ) -> Result<()> {
     for node in nodes {
-        if let Work::Input { id, manifest, files } = &plan.nodes[*node].work {
-            if knowledge.is_ready(store, id, ids)? {
-                continue;
+        let (Work::Input { id, .. } | Work::Kept { id, .. }) = &plan.nodes[*node].work else { continue };
+        if knowledge.is_ready(store, id, ids)? {
+            continue;
+        }
+        let _one = importing.lock().unwrap_or_else(|e| e.into_inner());
+        if knowledge.is_ready(store, id, ids)? {
+            continue;
+        }
+        match &plan.nodes[*node].work {
+            Work::Input { manifest, files, .. } => drop(import(store, manifest, files, ids)?),
+            Work::Kept { what, .. } => {
+                return Err(Error::usage(format!("{what} as it was for that build is gone from the store"))
+                    .hint("put the files back as they were and build the recipe itself; a tag keeps a build whole"));
             }
-            let _one = importing.lock().unwrap_or_else(|e| e.into_inner());
-            if !knowledge.is_ready(store, id, ids)? {
-                import(store, manifest, files, ids)?;
-            }
+            _ => {}
         }
     }
     Ok(())

@@ -86,7 +86,7 @@ impl<'a> Workshop<'a> {
             knowledge,
             request,
             executor,
-            pinner: Pinner { store, access, archives, images, pinning, observer, cancel: stop },
+            pinner: Pinner { store, access, archives, images, pinning, locks: None, observer, cancel: stop },
             unpack: inputs.unpack,
             ids,
             observer,

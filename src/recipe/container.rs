@@ -1,6 +1,6 @@
 //! `base.oci`, `base.oci-layout` and `base.docker-archive`: images of containers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::context::{Context, Kind};
 use super::model::{Base, ImageBase};
@@ -61,21 +61,43 @@ fn registry(cx: &Context<'_>, text: &Text) -> Option<(Place, String)> {
     }
 }
 
+/// An image as the command line names one: `oci://registry.example/debian:12`, `oci-layout:PATH[:NAME]` or
+/// `docker-archive:FILE[:TAG]`, with paths from `dir`. None when it names none.
+pub fn image_of(word: &str, dir: &Path) -> Option<Result<ImageBase, String>> {
+    let (kind, rest) = word.split_once(':')?;
+    let place = match kind {
+        "oci" => parse_reference(rest.strip_prefix("//")?).map(Place::Registry),
+        "oci-layout" | "docker-archive" => {
+            let (path, which) = split(rest, dir);
+            let real = dir.join(&path).canonicalize();
+            real.map_err(|why| format!("`{path}`: {why}")).map(|path| match kind {
+                "oci-layout" => Place::Layout { path, name: which },
+                _ => Place::DockerArchive { path, tag: which },
+            })
+        }
+        _ => return None,
+    };
+    Some(place.map(|place| ImageBase { place, platform: None, written: word.to_string() }))
+}
+
 /// A path, maybe with `:NAME` behind it where the whole is not there.
+fn split(written: &str, dir: &Path) -> (String, Option<String>) {
+    let whole = (written.to_string(), None);
+    if dir.join(written).exists() {
+        return whole;
+    }
+    // The shortest start that is there: names have `:` in them too.
+    let at = written.match_indices(':').find(|(at, _)| dir.join(&written[..*at]).exists());
+    at.map_or(whole, |(at, _)| (written[..at].to_string(), Some(written[at + 1..].to_string())))
+}
+
+/// A path, maybe with a name.
 fn local(cx: &Context<'_>, key: &str, text: &Text, name: Option<Option<Text>>) -> Option<(Place, String)> {
     let written = cx.expand(text)?;
     let dir = cx.directory();
-    let (path, mut which) = match written.find(':') {
-        Some(_) if name.is_some() || dir.join(&written).exists() => (written.clone(), None),
-        // The shortest start that is there: names have `:` in them too.
-        Some(_) => {
-            let split = written.match_indices(':').find(|(at, _)| dir.join(&written[..*at]).exists());
-            match split {
-                Some((at, _)) => (written[..at].to_string(), Some(written[at + 1..].to_string())),
-                None => (written.clone(), None),
-            }
-        }
-        None => (written.clone(), None),
+    let (path, mut which) = match name {
+        Some(_) => (written.clone(), None),
+        None => split(&written, dir),
     };
     if let Some(Some(name)) = &name {
         which = Some(cx.expand(name)?);

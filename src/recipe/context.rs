@@ -12,7 +12,10 @@ use crate::path::{GuestPath, GuestPathError};
 
 /// One recipe being read.
 pub struct Context<'a> {
-    text: &'a str,
+    /// The whole recipe.
+    pub text: &'a str,
+    /// Nothing is said of files of this machine: it is a recipe of an earlier build.
+    pub kept: bool,
     /// The recipe file, absolute.
     pub file: &'a Path,
     args: OnceCell<BTreeMap<String, String>>,
@@ -21,7 +24,12 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub fn new(text: &'a str, file: &'a Path) -> Self {
-        Self { text, file, args: OnceCell::new(), found: RefCell::default() }
+        Self { text, kept: false, file, args: OnceCell::new(), found: RefCell::default() }
+    }
+
+    /// Of a recipe that was kept.
+    pub fn of_kept(text: &'a str, file: &'a Path) -> Self {
+        Self { kept: true, ..Self::new(text, file) }
     }
 
     /// Notes a mistake.
@@ -103,6 +111,7 @@ impl<'a> Context<'a> {
         // Collecting the components drops `./`; `..` stays, it may stand behind a symlink.
         let path: PathBuf = dir.join(&written).components().collect();
         let (problem, hint) = match std::fs::metadata(&path) {
+            _ if self.kept => return Some(without_parents(path)),
             _ if written.is_empty() => ("the path is empty".into(), "name a file or directory"),
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
                 (format!("`{written}` does not exist"), "relative paths start at the recipe's directory")
@@ -133,7 +142,16 @@ fn without_parents(path: PathBuf) -> PathBuf {
         (Some(dir), Some(name)) => dir.canonicalize().map(|dir| dir.join(name)),
         _ => path.canonicalize(),
     };
-    real.unwrap_or(path)
+    real.unwrap_or_else(|_| {
+        // Gone, of a recipe that was kept: as if there had been no symlinks.
+        path.components().fold(PathBuf::new(), |mut clean, part| {
+            match part {
+                Component::ParentDir => drop(clean.pop()),
+                part => clean.push(part),
+            }
+            clean
+        })
+    })
 }
 
 /// What a host path has to be.

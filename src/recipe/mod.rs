@@ -30,6 +30,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use crate::{Error, Result};
+pub use container::image_of;
 use context::Context;
 pub use diagnostic::Diagnostic;
 pub use inputs::is_reserved;
@@ -56,18 +57,33 @@ pub fn load(path: &Path, set: &BTreeMap<String, String>) -> Result<Recipe> {
         Ok(text) => parse(text, &real, set),
         Err(why) => Err(vec![not_utf8(&bytes, why.valid_up_to(), &real)]),
     };
-    parsed.map_err(|found| {
-        let shown = found.into_iter().map(|d| Diagnostic { file: path.to_path_buf(), ..d }.to_string());
-        let all = shown.collect::<Vec<_>>().join("\n\n");
-        Error::recipe(all.strip_prefix("error: ").unwrap_or(&all))
-    })
+    parsed.map_err(|found| all_of(found, path))
+}
+
+/// Reads a recipe that was kept, without a look at the files that it names: they may be others by now. `path` is
+/// where it was, absolute.
+///
+/// # Errors
+/// Those of [`load`]: what an older isolith took need not be right for this one.
+pub fn load_kept(text: &str, path: &Path, set: &BTreeMap<String, String>) -> Result<Recipe> {
+    parse_in(Context::of_kept(text, path), set).map_err(|found| all_of(found, path))
+}
+
+/// All mistakes as one error, with the path as the user knows it.
+fn all_of(found: Vec<Diagnostic>, path: &Path) -> Error {
+    let shown = found.into_iter().map(|d| Diagnostic { file: path.to_path_buf(), ..d }.to_string());
+    let all = shown.collect::<Vec<_>>().join("\n\n");
+    Error::recipe(all.strip_prefix("error: ").unwrap_or(&all))
 }
 
 /// Checks the text of a recipe. `path` is the absolute path of its file: relative paths in the recipe start
 /// at its directory. Reports every mistake that does not follow from another one, in the order of the text.
 pub fn parse(text: &str, path: &Path, set: &BTreeMap<String, String>) -> Result<Recipe, Vec<Diagnostic>> {
-    let cx = Context::new(text, path);
-    let (tree, errors) = DeTable::parse_recoverable(text);
+    parse_in(Context::new(text, path), set)
+}
+
+fn parse_in(cx: Context<'_>, set: &BTreeMap<String, String>) -> Result<Recipe, Vec<Diagnostic>> {
+    let (tree, errors) = DeTable::parse_recoverable(cx.text);
     if !errors.is_empty() {
         syntax::report(&cx, &errors);
         return Err(cx.into_found());
@@ -107,6 +123,7 @@ fn read<'a>(cx: &'a Context<'a>, tree: &'a DeTable<'a>, set: &BTreeMap<String, S
 
     Recipe {
         path: cx.file.to_path_buf(),
+        text: cx.text.to_string(),
         name,
         version,
         epoch,

@@ -16,6 +16,8 @@ use crate::source::Pin;
 pub struct Recipe {
     /// The file it came from, absolute, symlinks resolved.
     pub path: PathBuf,
+    /// What is written in that file.
+    pub text: String,
     /// Its name.
     pub name: String,
     /// Its version, if it has one.
@@ -274,6 +276,24 @@ pub struct Healthcheck {
 }
 
 impl Recipe {
+    /// One that has nothing but an image to start from; no file says so.
+    pub fn of_image(base: ImageBase) -> Recipe {
+        Recipe {
+            path: PathBuf::from(&base.written),
+            text: String::new(),
+            name: "image".to_string(),
+            version: None,
+            epoch: 1,
+            args: BTreeMap::new(),
+            base: Base::Image(base),
+            sources: BTreeMap::new(),
+            deps: BTreeMap::new(),
+            steps: Vec::new(),
+            outputs: BTreeMap::new(),
+            image: Image::default(),
+        }
+    }
+
     /// The positions of the steps in an order in which each comes after all it has to come after; the order
     /// of the file wherever that allows it.
     pub fn order(&self) -> Vec<usize> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lock::{Try, holders, try_lock};
+use super::lock::{FileLock, Try, holders, try_lock};
 use super::{io, layout, remove_tree};
 use crate::error::{Error, Result};
 
@@ -15,6 +15,25 @@ pub struct Cleared {
     pub left: Vec<PathBuf>,
 }
 
+/// The lock of the store at `root`, for one process alone.
+pub(super) fn alone(root: &Path) -> Result<FileLock> {
+    layout::expect_store(root)?;
+    let locks = root.join("locks");
+    io::make_dir(&locks, 0o700)?;
+    let lock_path = locks.join("store");
+    match try_lock(&lock_path, true, true)? {
+        Try::Got(lock) => Ok(lock),
+        _ => {
+            let who = match holders(&lock_path) {
+                who if who.is_empty() => "another process".to_string(),
+                who => who.join(", "),
+            };
+            Err(Error::machine(format!("the store `{}` is used by {who}", root.display()))
+                .hint("wait until that has ended"))
+        }
+    }
+}
+
 impl Store {
     /// Removes the store at `root` with everything in it. Call it when this process has the ids of its
     /// sandboxes: files in layers belong to them.
@@ -23,18 +42,9 @@ impl Store {
     /// The directory is not a store, or another process uses it (the error names that).
     pub fn clear(root: &Path) -> Result<Cleared> {
         let root = &std::path::absolute(root).map_err(|e| io::failed("find", root, e))?;
-        layout::expect_store(root)?;
+        let lock = alone(root)?;
         let locks = root.join("locks");
-        io::make_dir(&locks, 0o700)?;
         let lock_path = locks.join("store");
-        let Try::Got(lock) = try_lock(&lock_path, true, true)? else {
-            let who = match holders(&lock_path) {
-                who if who.is_empty() => "another process".to_string(),
-                who => who.join(", "),
-            };
-            return Err(Error::machine(format!("the store `{}` is used by {who}", root.display()))
-                .hint("wait until that has ended"));
-        };
         // The version goes first and the tag last: what is left by a clear that is killed is a store
         // still, to clear again or to fill again.
         io::remove_file(&root.join("version"))?;

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::results::{ActionRecord, DefinitionRecord};
-use super::{Presence, RootRecord, Store, io, layout, record};
+use super::{Presence, RootRecord, Store, Tag, io, layout, record};
 use crate::digest::{ActionKey, ContentDigest, DefinitionKey, LayerId};
 use crate::error::Result;
 use crate::layer::IdShift;
@@ -162,6 +162,14 @@ impl Store {
             let path = self.root.join("roots").join(&name);
             let record = format!("roots/{}", name.to_string_lossy());
             if self.get_record::<Vec<RootRecord>>(&path, &record)?.is_none() && path.exists() {
+                self.discard(&path)?;
+                problems.push(self.removed(&path, "it is damaged"));
+            }
+        }
+        for name in io::names(&self.root.join("tags"))? {
+            let path = self.root.join("tags").join(&name);
+            let record = format!("tags/{}", name.to_string_lossy());
+            if self.get_record::<Tag>(&path, &record)?.is_none() && path.exists() {
                 self.discard(&path)?;
                 problems.push(self.removed(&path, "it is damaged"));
             }

@@ -18,7 +18,7 @@ pub(super) const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 
 /// The directories of a store and their modes. Sandboxes get at those that are 0755, which the top
 /// directory (0700) hides from other users.
-pub(super) const DIRS: [(&str, u32); 12] = [
+pub(super) const DIRS: [(&str, u32); 13] = [
     ("layers", 0o755),
     ("actions", 0o700),
     ("definitions", 0o700),
@@ -29,6 +29,7 @@ pub(super) const DIRS: [(&str, u32); 12] = [
     ("mounts", 0o755),
     ("notes", 0o700),
     ("roots", 0o700),
+    ("tags", 0o700),
     ("tmp", 0o755),
     ("locks", 0o700),
 ];

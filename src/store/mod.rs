@@ -14,6 +14,7 @@ mod clear;
 mod failed;
 mod find;
 mod fsck;
+mod gc;
 mod info;
 mod io;
 mod layers;
@@ -26,6 +27,7 @@ mod record;
 mod remove;
 mod results;
 mod roots;
+mod tags;
 mod tmp;
 
 use std::collections::HashMap;
@@ -35,6 +37,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub use clear::Cleared;
 pub use find::read_layer;
 pub use fsck::Problem;
+pub use gc::{Keep, Swept};
 pub use info::Info;
 pub use layers::Presence;
 pub use lock::ActionLock;
@@ -42,7 +45,8 @@ pub use log::LogWriter;
 pub use mirrors::{MIRRORS, Mirror};
 pub use remove::remove_tree;
 pub use results::{ActionRecord, DefinitionRecord};
-pub use roots::{RootRecord, RootStep};
+pub use roots::{Definition, KeptRecipe, MOST_KEPT, RootRecord, RootStep};
+pub use tags::Tag;
 pub use tmp::{OWNERS, RunDir, Scratch};
 
 use crate::digest::LayerId;
@@ -71,14 +75,18 @@ impl Store {
     pub fn open(root: &Path) -> Result<Store> {
         let root = std::path::absolute(root).map_err(|e| io::failed("find", root, e))?;
         let lock = layout::enter(&root)?;
-        Ok(Store {
+        Ok(Self::with_lock(root, lock))
+    }
+
+    fn with_lock(root: PathBuf, lock: lock::FileLock) -> Store {
+        Store {
             root,
             boot: OnceLock::new(),
             manifests: Mutex::default(),
             session: Mutex::default(),
             idle_runs: Arc::default(),
             _lock: lock,
-        })
+        }
     }
 
     /// Opens the store at `root` if there is one; makes nothing.

@@ -25,7 +25,7 @@ impl Store {
         self.put_record(&path, &name, value)
     }
 
-    fn note_file(&self, kind: &str, key: &str) -> (PathBuf, String) {
+    pub(super) fn note_file(&self, kind: &str, key: &str) -> (PathBuf, String) {
         debug_assert!(!kind.is_empty() && !kind.starts_with('.') && !kind.contains('/'));
         let name = format!("notes/{kind}/{}", ContentDigest::of(key.as_bytes()));
         (self.root.join(&name), name)

@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod failure;
+mod history;
 mod lock;
 mod progress;
 mod share;
@@ -23,10 +24,12 @@ use std::sync::atomic::AtomicBool;
 use serde::Serialize;
 
 use crate::config::{Progress, Setting};
-use crate::engine::{BuildReport, Built, Comparison, Explanation, Failure, LockReport, Observer, Opinion};
+use crate::engine::{
+    BuildReport, Built, Comparison, Explanation, Failure, LockReport, Observer, Opinion, Past,
+};
 use crate::error::{Error, Result};
 use crate::sandbox::doctor::Check;
-use crate::store::{Info, Problem};
+use crate::store::{Info, Problem, Swept, Tag};
 use crate::trust::Collected;
 
 pub use style::{ColorChoice, Style};
@@ -163,6 +166,24 @@ impl Ui {
             return self.json_lines(&[store::json(root, info)]);
         }
         self.print(store::table(root, info).as_bytes())
+    }
+
+    /// Earlier builds, on standard output.
+    pub fn history(&self, builds: &[Past]) -> Result<()> {
+        self.print(history::builds(self.out_style, builds).as_bytes())
+    }
+
+    /// Names of builds, on standard output.
+    pub fn tags(&self, tags: &[Tag], cwd: &Path) -> Result<()> {
+        self.print(history::tags(self.out_style, tags, cwd).as_bytes())
+    }
+
+    /// What `store gc` removed, on standard output.
+    pub fn swept(&self, swept: &Swept, json: bool) -> Result<()> {
+        if json {
+            return self.json_lines(&[swept]);
+        }
+        self.print(store::swept(swept).as_bytes())
     }
 
     /// What `store fsck` found, on standard output.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::style::Style;
 use super::text;
 use crate::config::Setting;
-use crate::store::{Info, Problem};
+use crate::store::{Info, Problem, Swept};
 
 pub(super) fn table(root: &Setting<PathBuf>, info: &Info) -> String {
     let mut out = String::new();
@@ -36,6 +36,26 @@ pub(super) fn table(root: &Setting<PathBuf>, info: &Info) -> String {
 
 pub(super) fn json(root: &Setting<PathBuf>, info: &Info) -> serde_json::Value {
     json!({ "path": root.value.to_string_lossy(), "origin": root.origin.to_string(), "holds": info })
+}
+
+pub(super) fn swept(swept: &Swept) -> String {
+    let Swept { builds, layers, results, fetched, failed, bytes } = *swept;
+    let mut parts = Vec::new();
+    for (n, word) in [
+        (builds as u64, "build"),
+        (layers, "layer"),
+        (results, "result"),
+        (failed, "failed step"),
+        (fetched, "fetched file"),
+    ] {
+        if n > 0 {
+            parts.push(text::count(n as usize, word));
+        }
+    }
+    match parts.is_empty() {
+        true => "nothing to remove\n".to_string(),
+        false => format!("removed {}: {} free\n", parts.join(", "), text::bytes(bytes)),
+    }
 }
 
 pub(super) fn problems(style: Style, problems: &[Problem]) -> String {

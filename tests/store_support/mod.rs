@@ -87,6 +87,9 @@ pub fn definition_record(argument: &str, layer: LayerId) -> DefinitionRecord {
 
 pub fn root_record(argument: &str, layer: LayerId, finished: i64) -> RootRecord {
     RootRecord {
+        number: 0,
+        given: 0,
+        definition: None,
         recipe: "/recipes/test.toml".into(),
         name: "test".into(),
         args: BTreeMap::from([("ARG".into(), argument.into())]),

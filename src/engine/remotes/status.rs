@@ -8,7 +8,6 @@ use super::download::Away;
 use super::{Sharing, lock, travels};
 use crate::digest::{DefinitionKey, LayerId};
 use crate::engine::plan::NodeId;
-use crate::engine::planner::plan;
 use crate::engine::{Observer, Request, Session, demand};
 use crate::error::{Error, Result};
 use crate::remote::Subject;
@@ -51,7 +50,7 @@ impl Session {
     /// Asks every remote about every step and output of a recipe. The layers that builders disagree about are brought
     /// into the store, so that they can be compared.
     pub fn opinions(&mut self, request: &Request, observer: &dyn Observer) -> Result<Vec<Opinion>> {
-        let plan = plan(&self.pinner(request.pinning(), observer), &request.recipe, &request.args)?;
+        let plan = self.plan(request, request.pinning(), observer)?;
         self.prepare()?;
         let (store, remotes, cancel) = (self.store.clone(), self.remotes.clone(), self.cancel.clone());
         let sharing = Sharing::new(&remotes, (&store, &plan), observer, &cancel);

@@ -26,7 +26,7 @@ use super::plan::Plan;
 use super::planner::plan;
 use super::session::Silent;
 use super::state::look_up;
-use super::{Request, Session, demand};
+use super::{Request, Session, What, demand};
 use crate::digest::LayerId;
 use crate::error::{Class, Error, Result};
 use crate::layer::IdShift;
@@ -102,6 +102,11 @@ impl Session {
     ) -> Result<Verification> {
         area::sweep(&variation::PLACES.map(std::path::Path::new));
         let pinner = self.pinner(request.request.pinning(), &Silent);
+        if request.request.what != What::Recipe {
+            return Err(Error::usage("only a recipe as it is now can be verified").hint(
+                "build the earlier one again, without what is cached: isolith build --no-cache RECIPE@N",
+            ));
+        }
         let planned = plan(&pinner, &request.request.recipe, &request.request.args)?;
         let mut machine = Machine::look(self.store.root());
         if let Ok(user) = machine.other_user {

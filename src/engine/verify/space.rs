@@ -42,7 +42,7 @@ pub fn check(
                 Some(known) => add(&known.layer, store.root())?,
                 None => inputs += 3 * std::fs::metadata(path).map_or(0, |meta| meta.len()),
             },
-            Work::Fetch(_) | Work::ImageLayer(_) => {
+            Work::Kept { .. } | Work::Fetch(_) | Work::ImageLayer(_) => {
                 if let Some(known) = look_up(store, planned, at)? {
                     add(&known.layer, store.root())?;
                 }

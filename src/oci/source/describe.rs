@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Blob, Image, ImageLayer};
 use crate::error::{Error, Result};
+use crate::oci::image::config::RunConfig;
 use crate::oci::{Document, Platform};
 
 /// How deep indexes may refer to indexes.
@@ -24,6 +25,8 @@ pub(super) struct Config {
     #[serde(default)]
     variant: Option<String>,
     rootfs: RootFs,
+    #[serde(default)]
+    config: Option<RunConfig>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +104,6 @@ impl Config {
             return Err(Error::recipe(format!("it has {layers} layers, and its configuration lists {ids}")));
         }
         let layers = diff_ids.into_iter().zip(blobs).map(|(diff_id, blob)| ImageLayer { diff_id, blob });
-        Ok(Image { layers: layers.collect() })
+        Ok(Image { layers: layers.collect(), run: self.config.unwrap_or_default() })
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::files::Files;
 use super::Platform;
 use super::digest::Checked;
+use super::image::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::net::Watch;
 
@@ -59,11 +60,13 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// The layers of an image, lowest first.
+/// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// At least one.
+    /// Lowest first; at least one.
     pub layers: Vec<ImageLayer>,
+    /// What a container of it starts with.
+    pub run: RunConfig,
 }
 
 /// A layer of an image.

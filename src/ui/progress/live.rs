@@ -166,6 +166,7 @@ impl Observer for Live {
                 }
             }
             Event::Step(report) => self.done(state, &report),
+            Event::Resolved { image, digest } => Self::say(state, &format!("{image} is {digest}")),
             Event::Warning { message } => Self::say(state, &warning(self.style, &message)),
             Event::Exported { output, to, digest } => {
                 Self::say(state, &exported(self.style, output.as_deref(), &to, digest.as_deref()));

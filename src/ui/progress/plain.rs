@@ -49,6 +49,7 @@ impl Plain {
                 paint(self.style, report.outcome, word(report.outcome)),
                 details(report, self.verbose)
             ),
+            Event::Resolved { image, digest } => format!("{image} is {digest}"),
             Event::Warning { message } => warning(self.style, message),
             Event::Exported { output, to, digest } => {
                 exported(self.style, output.as_deref(), to, digest.as_deref())
