@@ -79,6 +79,7 @@ pub const VARIABLES: [&str; 26] = [
 
 impl Settings {
     /// A variable that is set and not empty.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -98,8 +99,10 @@ impl Settings {
 
 /// The end of a call.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "net"), allow(dead_code))]
 pub(super) struct Deadline(Instant);
 
+#[cfg_attr(not(feature = "net"), allow(dead_code))]
 impl Deadline {
     pub fn of(limits: Limits) -> Deadline {
         Deadline(Instant::now() + limits.total)
