@@ -77,7 +77,6 @@ fn by_url(url: &str) -> RemoteSettings {
         trusted_keys: None,
         threshold: None,
         patience: PATIENCE,
-        headers: Default::default(),
         origin: Origin::Flag("--remote"),
         of_repository: false,
     }
@@ -173,7 +172,6 @@ pub(super) fn opener(
         access: context.inputs(settings).access,
         registry_credentials: context.surroundings.auth_files.clone(),
         variables: crate::remote::VARIABLES.iter().filter_map(variable).collect(),
-        headers: remote.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect(),
         token: None,
         limits: crate::remote::Limits { connect: limits.connect.min(patience), idle: patience, ..limits },
         read_only: !write,

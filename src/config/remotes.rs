@@ -4,7 +4,6 @@
 //! whether anything is sent anywhere are its user's decisions: else whoever one clones from could hand over any layer
 //! as the result of any step, or have files of this machine sent away as a "source".
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,8 +48,6 @@ pub struct RemoteSettings {
     pub threshold: Option<u64>,
     /// How long a build waits for it, all in all.
     pub patience: Duration,
-    /// Headers that every request has (`reapi`).
-    pub headers: BTreeMap<String, String>,
     /// Where it was said.
     pub origin: Origin,
     /// It is the repository that names it, not its user.
@@ -69,9 +66,9 @@ pub enum Write {
     No,
 }
 
-const KEYS: [&str; 7] = ["url", "read", "write", "trusted-keys", "threshold", "patience", "headers"];
+const KEYS: [&str; 6] = ["url", "read", "write", "trusted-keys", "threshold", "patience"];
 const SETTINGS: &str =
-    "a remote has `url`, `read`, `write`, `trusted-keys`, `threshold`, `patience` (seconds), `headers`";
+    "a remote has `url`, `read`, `write`, `trusted-keys`, `threshold`, `patience` (seconds)";
 
 impl Remotes {
     /// The keys.
@@ -126,7 +123,6 @@ fn remote(file: &File<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Result<R
         trusted_keys: None,
         threshold: None,
         patience: PATIENCE,
-        headers: BTreeMap::new(),
         origin: file.origin(value.span().start),
         of_repository: file.of_repository,
     };
@@ -157,15 +153,6 @@ fn remote(file: &File<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Result<R
             "trusted-keys" => remote.trusted_keys = Some(strings(file, value)?),
             "threshold" => remote.threshold = Some(number(file, value, Origin::Default)?.value),
             "patience" => remote.patience = Duration::from_secs(number(file, value, Origin::Default)?.value),
-            "headers" => {
-                let Some(table) = value.get_ref().as_table() else {
-                    return Err(expected(file, "a table of headers", value));
-                };
-                for (name, value) in table {
-                    let value = file.string(value)?.to_string();
-                    remote.headers.insert(name.get_ref().to_ascii_lowercase(), value);
-                }
-            }
             other => {
                 let hint = did_you_mean(other, KEYS).unwrap_or_else(|| SETTINGS.to_string());
                 return Err(file.wrong(key.span(), &format!("unknown key `{other}`"), Some(hint)));

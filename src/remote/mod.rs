@@ -9,7 +9,7 @@ mod key;
 #[cfg(feature = "object-store")]
 mod objects;
 mod open;
-#[cfg(any(feature = "net", feature = "reapi"))]
+#[cfg(feature = "net")]
 mod parallel;
 mod read_only;
 #[cfg(feature = "object-store")]
@@ -120,7 +120,7 @@ fn expect_all(remote: &str, key: &RecordKey, blobs: &[Blob], has: &[bool]) -> Re
 }
 
 /// What stopped a call, told by its cause: it had no time left.
-#[cfg(any(feature = "net", feature = "reapi"))]
+#[cfg(feature = "net")]
 fn late(remote: &str, deadline: settings::Deadline, limits: Limits, error: Error) -> Error {
     match deadline.left() {
         Some(_) => error,

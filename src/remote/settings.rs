@@ -37,9 +37,7 @@ pub struct Settings {
     pub registry_credentials: Vec<PathBuf>,
     /// What the environment says: those of [`VARIABLES`] that are set.
     pub variables: BTreeMap<String, String>,
-    /// Sent with every request to a `reapi` remote: name (in lower case) and value.
-    pub headers: Vec<(String, String)>,
-    /// Sent to a `reapi` or `webdav` remote as `Authorization: Bearer …`.
+    /// Sent to a `webdav` remote as `Authorization: Bearer …`.
     pub token: Option<String>,
     /// How long calls may take.
     pub limits: Limits,
@@ -48,7 +46,7 @@ pub struct Settings {
 }
 
 /// The environment variables that remotes have a use for.
-pub const VARIABLES: [&str; 26] = [
+pub const VARIABLES: [&str; 25] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -74,7 +72,6 @@ pub const VARIABLES: [&str; 26] = [
     "ACTIONS_CACHE_URL",
     "ACTIONS_RUNTIME_TOKEN",
     "ACTIONS_CACHE_SERVICE_V2",
-    "REAPI_TOKEN",
 ];
 
 impl Settings {
