@@ -20,6 +20,10 @@ pub fn parse_reference(text: &str) -> Result<Reference, String> {
         }
         why => format!("{why}"),
     })?;
+    // The expression takes the first part for a registry, which it may turn out not to be.
+    if reference.repository().bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("a repository has lower-case letters only".to_string());
+    }
     match reference.digest() {
         Some(digest) if digest.parse::<oci_spec::image::Digest>().is_err() => {
             Err(format!("`{digest}` is not a digest: give `sha256:` and 64 hexadecimal digits"))
@@ -52,7 +56,9 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let long = "a/".repeat(600);
-        for bad in ["", "x:", "x@", "x y", "X", "x@sha256:12", "https://x/y", "-x", "x/../y", &long] {
+        for bad in
+            ["", "x:", "x@", "x y", "X", "Team/tool", "x@sha256:12", "https://x/y", "-x", "x/../y", &long]
+        {
             assert!(parse_reference(bad).is_err(), "{bad}");
         }
         let upper = format!("x@sha256:{}", "A".repeat(64));
