@@ -1,9 +1,6 @@
 //! The recipes that ship, as a user meets them: built, built again, changed a little.
 
 mod common;
-#[cfg(feature = "debian")]
-#[path = "recipes/software.rs"]
-mod software;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
