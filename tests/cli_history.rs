@@ -218,6 +218,137 @@ fn what_is_collected_is_what_no_build_and_no_tag_needs() {
     });
 }
 
+fn swept(world: &World, args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&ok(world, &[&["store", "gc", "--json"], args].concat())).unwrap()
+}
+
+#[test]
+fn what_is_kept_is_for_the_settings_to_say() {
+    each_mode(|world| {
+        three(world);
+        let store = world.store();
+        let config = |text: &str| world.write("isolith.toml", &format!("store = {store:?}\n[gc]\n{text}"));
+        let gc = |args: &[&str]| {
+            let run = world.isolith(&[&["store", "gc", "--json"], args].concat());
+            assert_eq!(run.code, 0, "{run}");
+            serde_json::from_str::<serde_json::Value>(&run.stdout).unwrap()
+        };
+        // To look first changes nothing, beside a running one too.
+        config("keep = 2\n");
+        let script = "echo up; sleep 100";
+        let mut running = world.spawn(&["run", "recipe.toml", "--", "sh", "-c", script]);
+        let mut line = String::new();
+        use std::io::BufRead;
+        std::io::BufReader::new(running.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let would = gc(&["--dry-run"]);
+        assert_eq!(
+            (&would["builds"], &would["layers"], &would["results"]),
+            (&1.into(), &4.into(), &2.into()),
+            "{would}"
+        );
+        assert_eq!(numbers(world), [3, 2, 1]);
+        drop(running);
+        let text = world.isolith(&["store", "gc", "--dry-run"]).stdout;
+        assert!(text.starts_with("would remove 1 build, 4 layers, 2 results: "), "{text}");
+        // Then what was said is what is done; and flags are stronger.
+        assert_eq!(gc(&["--keep", "3"])["builds"], 0);
+        assert_eq!(gc(&[]), would);
+        assert_eq!(numbers(world), [3, 2]);
+        // By size: the oldest goes first, then the rest; what is tagged stays, and that is told.
+        ok(world, &["tag", "recipe.toml@2", "kept"]);
+        config("max-size = \"1KiB\"\n");
+        let run = world.isolith(&["store", "gc"]);
+        assert!(run.code == 0 && run.stderr.contains("is its limit"), "{run}");
+        fails(world, 2, &["history", "recipe.toml"], "nothing is known of a build");
+        assert_eq!(ok(world, &["run", "@kept", "--fail-on-miss", "--", "cat", "/out/second"]), "bone\n");
+        assert_eq!(ok(world, &["store", "fsck"]), "the store is whole\n");
+        // By age, of each build by itself.
+        ok(world, &["untag", "kept"]);
+        ok(world, &["build", "recipe.toml", "--set", "WORD=x"]);
+        std::thread::sleep(std::time::Duration::from_millis(3100));
+        ok(world, &["build", "recipe.toml", "--set", "WORD=y"]);
+        config("unused-for = \"3s\"\nmax-size = \"none\"\n");
+        assert_eq!(gc(&[])["builds"], 1);
+        // What a repository says of a store that is not its own does not count.
+        config("max-size = \"1KiB\"\n");
+        assert_eq!(swept(world, &[])["builds"], 0);
+        for (wrong, with) in [
+            ("keep = 0", "whole number of at least 1"),
+            ("keeps = 1", "did you mean `keep`"),
+            ("unused-for = \"a month\"", "expected a time"),
+            ("max-size = \"0%\"", "expected a size such as"),
+            ("max-size = 5", "expected a string"),
+        ] {
+            config(wrong);
+            let run = world.isolith(&["store", "gc"]);
+            assert!(
+                run.code == 2 && run.stderr.contains(with) && run.stderr.contains("isolith.toml:3"),
+                "{wrong}: {run}"
+            );
+        }
+        world.assert_clean();
+    });
+}
+
+/// Processes that build, tag and collect, all at once: nothing that somebody has is lost, and who is refused is told
+/// why.
+#[test]
+fn builds_tags_and_collections_at_the_same_time() {
+    const ROUNDS: usize = 8;
+    each_mode(|world| {
+        world.write("src/file", "a");
+        world.recipe(RECIPE);
+        ok(world, &["build", "recipe.toml"]);
+        ok(world, &["tag", "recipe.toml", "first"]);
+        let collected = std::thread::scope(|scope| {
+            for builder in ["p", "q"] {
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let word = format!("WORD={builder}{round}");
+                        ok(world, &["build", "recipe.toml", "--set", &word]);
+                        // What was just built may have been forgotten, but not taken from under a run.
+                        let ran =
+                            ok(world, &["run", "recipe.toml", "--set", &word, "--", "cat", "/out/second"]);
+                        assert_eq!(ran, format!("a{builder}{round}\n"));
+                    }
+                });
+            }
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    ok(world, &["tag", "recipe.toml", &format!("t{round}")]);
+                }
+            });
+            let collector = scope.spawn(move || {
+                let mut done = 0;
+                for _ in 0..4 * ROUNDS {
+                    let run = isolith(world, &["store", "gc", "--keep", "1"]);
+                    assert!(run.code == 0 || run.stderr.contains("is used by "), "{run}");
+                    done += usize::from(run.code == 0);
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                done
+            });
+            collector.join().unwrap()
+        });
+        let last = swept(world, &["--keep", "1"]);
+        assert!(collected > 0 || last["builds"].as_u64().unwrap() > 0, "{last}");
+        assert_eq!(ok(world, &["store", "fsck"]), "the store is whole\n");
+        assert_eq!(ok(world, &["tag"]).lines().count(), 1 + ROUNDS);
+        assert_eq!(ok(world, &["run", "@first", "--fail-on-miss", "--", "cat", "/out/second"]), "aone\n");
+        for round in 0..ROUNDS {
+            ok(world, &["run", &format!("@t{round}"), "--fail-on-miss", "--", "true"]);
+        }
+        // A build whose layers are gone cannot be tagged: there would be nothing to keep.
+        let newest = history(world).swap_remove(0);
+        let layer = newest["outputs"]["default"].as_str().unwrap().to_string();
+        std::fs::rename(world.store().join("layers").join(&layer[..2]).join(&layer), world.path("gone"))
+            .unwrap();
+        fails(world, 2, &["tag", "recipe.toml", "late"], "is gone from the store");
+        fails(world, 2, &["run", "@late"], "no build has the tag `late`");
+        world.assert_clean();
+    });
+}
+
 #[test]
 fn an_earlier_build_is_the_same_or_refused() {
     each_mode(|world| {

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Run, Running, World, each_mode};
+use isolith::sandbox::{Limits, cgroup};
 
 const RECIPE: &str = r#"
 [[step]]
@@ -331,6 +332,141 @@ fn a_killed_isolith_takes_its_sandbox_with_it() {
         ok(world, &["recipe.toml", "--", "true"]);
         world.assert_clean();
     });
+}
+
+/// How many layers the store has.
+fn layers(world: &World) -> usize {
+    let shards = std::fs::read_dir(world.store().join("layers")).unwrap();
+    shards.map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap().count()).sum()
+}
+
+#[test]
+fn several_at_once_mount_the_same_layers_and_copy_none() {
+    each_mode(|world| {
+        world.recipe(RECIPE);
+        let finished = world.build().ok().finished().clone();
+        let stack: Vec<&str> =
+            finished["stack"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+        assert_eq!(stack.len(), 2, "the base and what the step wrote");
+        let before = layers(world);
+        let script =
+            "sed -n 's,^[^ ]* [^ ]* [^ ]* / / ,,p' /proc/self/mountinfo; echo $0 > /mine; cat; cat /mine";
+        let store = world.store();
+        let mut all: Vec<_> = (0..3)
+            .map(|n| {
+                let mut command = world.command();
+                let name = n.to_string();
+                command.args([
+                    "run",
+                    "--store",
+                    store.to_str().unwrap(),
+                    "recipe.toml",
+                    "--",
+                    "sh",
+                    "-c",
+                    script,
+                    &name,
+                ]);
+                command.stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut child = command.spawn().unwrap();
+                let mut out = BufReader::new(child.stdout.take().unwrap());
+                let mut root = String::new();
+                out.read_line(&mut root).unwrap();
+                (child, out, root)
+            })
+            .collect();
+        // All of them are running now.
+        assert_eq!(layers(world), before);
+        for (n, (child, out, root)) in all.iter_mut().enumerate() {
+            for id in &stack {
+                assert!(root.contains(&format!("lowerdir+=../../layers/{}/{id}/fs", &id[..2])), "{root}");
+            }
+            drop(child.stdin.take());
+            let mut rest = String::new();
+            out.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, format!("{n}\n"), "each has a writable layer of its own");
+            assert!(child.wait().unwrap().success());
+        }
+        assert!(
+            all.iter().all(|(_, _, root)| *root == all[0].2),
+            "{:?}",
+            all.iter().map(|run| &run.2).collect::<Vec<_>>()
+        );
+        assert_eq!(layers(world), before);
+        world.assert_clean();
+    });
+}
+
+#[test]
+fn limits_hold_or_the_run_is_refused() {
+    // A fifth of a cpu: the loop takes some, and the wall clock five times that.
+    let clock = "now() { cut -d ' ' -f 1 /proc/uptime; }; a=$(now); i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done
+        b=$(now); echo $a $b $(cut -d ' ' -f 14,15 /proc/$$/stat) $JOBS; exit 1";
+    let cases = [
+        ("--memory", "16MiB", "head -c 100000000 /dev/zero | tail -n 1 > /dev/null; exit 1"),
+        ("--pids", "5", "for i in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; wait; exit 1"),
+        ("--cpus", "0.2", clock),
+    ];
+    each_mode(|world| {
+        world.recipe(RECIPE);
+        ok(world, &["recipe.toml", "--", "true"]);
+        for (flag, most, script) in cases {
+            let over = run(world, &["recipe.toml", flag, most, "--", "sh", "-c", script]);
+            if over.stderr.contains("cannot be kept") {
+                // Refused, with the way to get it; as root it works almost anywhere.
+                assert!(
+                    over.code == 125 && over.stderr.contains("hint:") && over.stdout.is_empty(),
+                    "{over}"
+                );
+                let limits = Limits { memory: Some(1), pids: Some(1), cpus: Some(1.0), ..Limits::default() };
+                let here = cgroup::plan(&limits);
+                assert!(world.mode.uid != 0 || matches!(here, cgroup::Plan::Impossible { .. }), "{over}");
+                continue;
+            }
+            if flag != "--cpus" {
+                assert!(over.code != 0, "{flag} ({}): {over}", world.mode.name);
+                assert!(over.stderr.contains(&format!("limit on {}", &flag[2..6])), "{flag}: {over}");
+                continue;
+            }
+            assert_eq!(over.code, 1, "{flag} ({}): {over}", world.mode.name);
+            let numbers: Vec<f64> =
+                over.stdout.split_whitespace().map(|number| number.parse().unwrap()).collect();
+            let (wall, used) = (numbers[1] - numbers[0], (numbers[2] + numbers[3]) / 100.0);
+            assert!(used > 0.05 && used < wall * 0.35, "{used} s of cpu in {wall} s");
+            assert_eq!(numbers[4], 1.0, "no more jobs than cpus");
+        }
+        // One that is far away is in nobody's way.
+        for (flag, most) in [("--time", "1h"), ("--disk", "1GiB")] {
+            ok(world, &["recipe.toml", flag, most, "--", "true"]);
+        }
+        let full = run(
+            world,
+            &["recipe.toml", "--disk", "1MiB", "--", "sh", "-c", "head -c 9000000 /dev/zero > /x; sleep 60"],
+        );
+        assert!(full.code == 137 && full.stderr.contains("limit on disk"), "{full}");
+        for wrong in
+            [["--memory", "lots"], ["--cpus", "0"], ["--cpus", "NaN"], ["--pids", "0"], ["--time", "soon"]]
+        {
+            assert_eq!(run(world, &[&["recipe.toml"], &wrong[..]].concat()).code, 2, "{wrong:?}");
+        }
+        world.assert_clean();
+    });
+}
+
+#[test]
+fn the_name_of_an_image_alone_gets_a_hint() {
+    let world = World::new(common::modes()[0]);
+    for name in ["debian:12", "alpine", "docker.io/library/debian:12", "127.0.0.1:5000/app@sha256:00"] {
+        let wrong = run(&world, &[name, "--", "true"]);
+        assert_eq!(wrong.code, 2, "{name}: {wrong}");
+        for word in
+            ["there is no recipe", "oci://HOST/REPOSITORY:TAG", "oci-layout:DIR", "docker-archive:FILE"]
+        {
+            assert!(wrong.stderr.contains(word), "{name}: no `{word}` in {wrong}");
+        }
+    }
+    let missing = run(&world, &["recipe.toml", "--", "true"]);
+    assert!(missing.code != 0 && !missing.stderr.contains("oci://"), "{missing}");
 }
 
 #[test]

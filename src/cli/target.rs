@@ -81,9 +81,23 @@ impl Runnable {
 pub(super) fn parse_runnable(text: &str) -> Result<Runnable, String> {
     match image_of(text, Path::new("")) {
         Some(image) => image.map(Runnable::Image),
-        None => Ok(Runnable::Recipe(RecipeRef::split(text, Path::is_file))),
+        None => {
+            let recipe = RecipeRef::split(text, Path::is_file);
+            let is_toml = recipe.recipe.extension().is_some_and(|end| end == "toml");
+            // The name of an image, more likely than that of a recipe that is not there.
+            match recipe.build.is_some() || is_toml || recipe.recipe.exists() {
+                true => Ok(Runnable::Recipe(recipe)),
+                false => Err(format!(
+                    "there is no recipe `{}`; an image is written {IMAGES}",
+                    recipe.recipe.display()
+                )),
+            }
+        }
     }
 }
+
+/// How images are written.
+const IMAGES: &str = "oci://HOST/REPOSITORY:TAG, oci-layout:DIR[:NAME] or docker-archive:FILE[:TAG]";
 
 impl FromStr for RecipeRef {
     type Err = std::convert::Infallible;

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Inputs, Origin, Progress, Remotes, Setting, Settings};
 use crate::error::{Error, Result, did_you_mean};
 
-const OWN: [&str; 4] = ["store", "jobs", "progress", "output-dir"];
+const OWN: [&str; 5] = ["store", "jobs", "progress", "output-dir", "gc"];
 const PROGRESS: [&str; 4] = ["auto", "plain", "json", "quiet"];
 
 /// Lays the file at `path` over `settings`; a file that does not exist changes nothing. Relative paths in
@@ -62,6 +62,7 @@ impl File<'_> {
             "output-dir" => {
                 settings.output_dir = Setting { value: Some(dir.join(self.path_in(value)?)), origin };
             }
+            "gc" => settings.gc.take(self, value)?,
             other if settings.inputs.take(self, dir, other, value, origin.clone())? => {}
             other if settings.remotes.take(self, dir, (other, key.span()), value, origin.clone())? => {}
             other => {

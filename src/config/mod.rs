@@ -5,16 +5,20 @@
 
 mod debian;
 mod file;
+mod gc;
 mod inputs;
 mod remotes;
+mod units;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 pub use debian::{Debian, DebianMirror};
+pub use gc::{Gc, MaxSize};
 pub use inputs::Inputs;
 pub use remotes::{PATIENCE, RemoteSettings, Remotes, Write};
+pub use units::{size, time};
 
 /// What the settings depend on from outside.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +122,8 @@ pub struct Settings {
     pub inputs: Inputs,
     /// Where results are shared.
     pub remotes: Remotes,
+    /// What garbage collection keeps.
+    pub gc: Gc,
 }
 
 impl Settings {
@@ -134,6 +140,7 @@ impl Settings {
             output_dir: Setting { value: None, origin: Origin::Default },
             inputs: Inputs::default(),
             remotes: Remotes::default(),
+            gc: Gc::default(),
         };
         let (of_user, of_repository) = (user_file(env), repository_file(&env.cwd));
         for (path, of_repository) in [(of_user, false), (of_repository, true)] {
@@ -166,6 +173,7 @@ impl Settings {
         if settings.store.origin == Origin::Default {
             settings.store.value = default_store(env)?;
         }
+        settings.gc.only_of(user_file(env).as_deref(), &settings.store.origin);
         Ok(settings)
     }
 }

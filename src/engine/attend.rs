@@ -1,13 +1,13 @@
 //! A sandbox with a person (or a program) at its other end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::error::Result;
 use crate::sandbox::{Killer, Outcome, Ports, SandboxSpec};
-use crate::sys::{fd, process, socket};
+use crate::sys::{fd, process};
 
 /// How often it is looked whether the session was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -41,50 +41,31 @@ impl Session {
         let signals = with.signals.map(|take| take()).transpose()?;
         let mut sandbox = executor.spawn(spec, with.stdio)?;
         let ports = with.ports.map(|ports| ports.open(&mut sandbox)).transpose()?;
-        let killer = sandbox.killer();
-        let (over, end) = socket::pipe()?;
-        let outcome = std::thread::scope(|scope| {
-            scope.spawn(|| watch(&killer, &cancel, signals, has_terminal, &over));
-            let outcome = sandbox.wait();
-            drop(end);
-            outcome
-        });
+        let mut hung_up = None;
+        let outcome =
+            sandbox.wait_looking(signals.as_ref().map(AsFd::as_fd), Some(LOOK_EVERY), |killer, asked| {
+                let over = hung_up.is_some_and(|at: Instant| at.elapsed() > AFTER_HANGUP);
+                if cancel.load(Ordering::Relaxed) || over {
+                    killer.kill();
+                }
+                let hang_up = has_terminal.then_some(&mut hung_up);
+                signals.as_ref().filter(|_| asked).is_none_or(|from| pass_on(killer, from, hang_up))
+            });
         drop(ports);
         outcome
     }
 }
 
-/// Passes signals on and kills when it has to, until `over`.
-fn watch(
-    killer: &Killer,
-    cancel: &AtomicBool,
-    mut signals: Option<OwnedFd>,
-    has_terminal: bool,
-    over: &OwnedFd,
-) {
-    let mut hung_up = None;
-    loop {
-        let from = signals.as_ref().map_or(over.as_fd(), AsFd::as_fd);
-        let Ok([is_over, asked]) = fd::wait_readable([over.as_fd(), from], Some(LOOK_EVERY)) else { return };
-        if is_over {
-            return;
-        }
-        if cancel.load(Ordering::Relaxed) || hung_up.is_some_and(|at: Instant| at.elapsed() > AFTER_HANGUP) {
-            killer.kill();
-        }
-        if asked && let Some(from) = &signals {
-            let mut numbers = [0; 16];
-            match fd::read(from.as_fd(), &mut numbers) {
-                Ok(n @ 1..) => {
-                    for number in &numbers[..n] {
-                        killer.pass_on(i32::from(*number));
-                        if *number == HANGUP && has_terminal {
-                            hung_up.get_or_insert_with(Instant::now);
-                        }
-                    }
-                }
-                _ => signals = None,
-            }
-        }
+/// Passes on the signals that have come; whether more can come. One that hangs up is noted for a command with a terminal.
+fn pass_on(killer: &Killer, from: &OwnedFd, hung_up: Option<&mut Option<Instant>>) -> bool {
+    let mut numbers = [0; 16];
+    let Ok(n @ 1..) = fd::read(from.as_fd(), &mut numbers) else { return false };
+    let numbers = &numbers[..n];
+    for number in numbers {
+        killer.pass_on(i32::from(*number));
     }
+    if let Some(hung_up) = hung_up.filter(|_| numbers.contains(&HANGUP)) {
+        hung_up.get_or_insert_with(Instant::now);
+    }
+    true
 }

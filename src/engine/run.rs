@@ -17,7 +17,7 @@ use crate::layer::{Manifest, prepare_upper};
 use crate::oci::image::config::RunConfig;
 use crate::path::GuestPath;
 use crate::recipe::Image;
-use crate::sandbox::{Bind, Conditions, Extras, Limits, Outcome, ids};
+use crate::sandbox::{Bind, Conditions, Extras, Limits, Outcome, cgroup, ids};
 
 /// What runs where nothing says what to run.
 const SHELL: &str = "/bin/sh";
@@ -75,7 +75,8 @@ impl Session {
     /// nothing of it is recorded.
     ///
     /// # Errors
-    /// What stops a build; an output, a user or a program's options that do not fit (class `Usage`).
+    /// What stops a build; an output, a user or a program's options that do not fit (class `Usage`); limits that this
+    /// machine cannot keep.
     pub fn run(
         &mut self,
         request: &Request,
@@ -83,13 +84,16 @@ impl Session {
         with: Attendance,
         observer: &dyn Observer,
     ) -> Result<Ran> {
+        // Who asks for a limit here counts on it; a recipe goes on without, since machines differ.
+        if let cgroup::Plan::Impossible { why, fix } = cgroup::plan(&options.limits) {
+            return Err(Error::machine("the limits on memory, cpus or processes cannot be kept")
+                .because(why)
+                .hint(format!("{fix}\nor run it without them")));
+        }
         let finished = match self.finish(request, options.output.as_deref(), observer)? {
             Ok(finished) => finished,
             Err(failure) => return Ok(Ran::NotBuilt(Box::new(failure))),
         };
-        if let Some(message) = worker::limits_warning(&options.limits) {
-            observer.event(Event::Warning { message });
-        }
         self.enter(finished, options, with).map(Ran::Ended)
     }
 
@@ -104,9 +108,11 @@ impl Session {
         let Finished { mut layers, host, epoch, image } = finished;
         layers.retain(|layer| *layer != Manifest::empty_id());
         let view = view(store, &layers, |_| None)?;
-        let user = match options.user.as_ref().or(image.user.as_ref()) {
-            Some(text) => user(store, &layers, &view, text)?,
-            None => UserDoc { uid: 0, gid: 0 },
+        let user = match (options.user.as_deref(), image.user.as_deref()) {
+            // Not for an image to say: in it, this is a name like any other.
+            (Some("caller"), _) => UserDoc { uid: ids::caller(), gid: ids::caller() },
+            (Some(text), _) | (None, Some(text)) => user(store, &layers, &view, text)?,
+            (None, None) => UserDoc { uid: 0, gid: 0 },
         };
         let alone = user.uid == ids::CALLER || user.gid == ids::CALLER;
         if alone && options.binds.is_empty() {

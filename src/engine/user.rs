@@ -15,13 +15,9 @@ use crate::store::Store;
 /// No password file is longer.
 const LONGEST: u64 = 1 << 20;
 
-/// The user that `text` means in the stack of `layers`: `uid`, `uid:gid`, `name`, `name:group`, or `caller` for the
-/// ids that the caller's own files have where they are shown. A user without a group is in that of the stack's
-/// `/etc/passwd`, else in 0. This process must have the ids of its sandboxes.
+/// The user that `text` means in the stack of `layers`: `uid`, `uid:gid`, `name` or `name:group`. A user without a group
+/// is in that of the stack's `/etc/passwd`, else in 0. This process must have the ids of its sandboxes.
 pub fn user(store: &Store, layers: &[LayerId], view: &View, text: &str) -> Result<UserDoc> {
-    if text == "caller" {
-        return Ok(UserDoc { uid: ids::caller(), gid: ids::caller() });
-    }
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let passwd = || lines(store, layers, view, "etc/passwd");
     let unknown = |what: &str, name: &str, file: &str| {

@@ -1,8 +1,8 @@
 //! One node of a plan, made: an input copied in, an archive unpacked, a subtree taken, a command run.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::log::Capture;
@@ -416,7 +416,9 @@ pub fn sandbox(
 
 /// The number of cpus that a command is told.
 pub fn jobs(limits: &sandbox::Limits) -> u32 {
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    // Looked up in several files.
+    static CPUS: OnceLock<u32> = OnceLock::new();
+    let cpus = *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
     limits.cpus.map_or(cpus, |most| cpus.min(most.ceil() as u32)).max(1)
 }
 

@@ -1,7 +1,7 @@
 //! `limits`: what a step may use up.
 
 use super::reader::{Table, Value};
-use super::units;
+use crate::config;
 use crate::sandbox::Limits;
 
 /// Reads the limits of a step.
@@ -24,7 +24,7 @@ pub fn read(step: &mut Table<'_>) -> Limits {
 fn size(value: &Value<'_>) -> Option<u64> {
     let text = value.string()?;
     let written = value.cx.expand(&text)?;
-    let size = units::size(&written);
+    let size = config::size(&written);
     if size.is_none() {
         let hint = "write a number above zero and a unit, such as \"2GiB\", \"512MiB\" or \"1.5GB\"";
         value.cx.error(&text.span, format!("`{}`: `{written}` is not a size", value.key), hint);
@@ -36,7 +36,7 @@ fn size(value: &Value<'_>) -> Option<u64> {
 pub fn time(value: &Value<'_>) -> Option<u64> {
     let text = value.string()?;
     let written = value.cx.expand(&text)?;
-    let time = units::time(&written);
+    let time = config::time(&written);
     if time.is_none() {
         let hint = "write hours, minutes and seconds above zero, such as \"1h30m\" or \"90s\"";
         value.cx.error(&text.span, format!("`{}`: `{written}` is not a length of time", value.key), hint);

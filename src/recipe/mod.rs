@@ -21,7 +21,6 @@ mod reader;
 mod remote;
 mod step;
 mod syntax;
-mod units;
 mod words;
 
 use std::collections::BTreeMap;
@@ -29,6 +28,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use crate::config::{size, time};
 use crate::{Error, Result};
 pub use container::image_of;
 use context::Context;
@@ -40,7 +40,6 @@ pub use model::{
     Step,
 };
 use reader::Table;
-pub use units::{size, time};
 
 /// Reads and checks the recipe file at `path`, with the arguments `set` laid over its `[args]`.
 ///

@@ -17,7 +17,7 @@ use crate::sys::{fd, process, socket};
 /// what it clones may run ordinary code. Dropping it kills every sandbox that is left.
 pub struct Executor {
     /// Closed before the process is waited for. The lock keeps a request and its answer together.
-    socket: Option<Mutex<OwnedFd>>,
+    socket: Option<Mutex<Line>>,
     pid: i32,
     store: PathBuf,
     ids: IdShift,
@@ -27,7 +27,8 @@ impl Executor {
     /// Forks the executor for the store at `store_root`, whose files have ids as `ids` says. The directories
     /// `layers`, `tmp`, `mounts` and `failed` are made if they do not exist.
     ///
-    /// Fails when this process has more than one thread, or when the executor cannot set up its mounts.
+    /// Fails when this process has more than one thread. The executor sets up its mounts while the caller goes on: when
+    /// it cannot, the first sandbox fails.
     pub fn start(store_root: &Path, ids: IdShift) -> Result<Executor> {
         if !process::is_single_threaded() {
             return Err(Error::machine(
@@ -47,12 +48,8 @@ impl Executor {
             server::run(theirs, &store, ids);
         };
         drop(theirs);
-        let executor = Executor { socket: Some(Mutex::new(ours)), pid, store, ids };
-        match executor.exchange(None, &[])?.0 {
-            Reply::Ready => Ok(executor),
-            Reply::Failed(failure) => Err(failure.into()),
-            Reply::Started { .. } => Err(Error::machine("the executor answered what nobody asked")),
-        }
+        let line = Line { socket: ours, ready: None };
+        Ok(Executor { socket: Some(Mutex::new(line)), pid, store, ids })
     }
 
     /// Starts a sandbox. `stdio` becomes descriptors 0, 1 and 2 of its command, but for 0 of one without
@@ -76,7 +73,7 @@ impl Executor {
         };
         fds.extend(network.iter().map(|(_, theirs)| theirs.as_fd()));
         let more = wire::More { hold: hold.is_some(), network: network.is_some() };
-        let (reply, sent) = self.exchange(Some(&wire::encode(&wire::Request::new(spec, more))), &fds)?;
+        let (reply, sent) = self.exchange(&wire::encode(&wire::Request::new(spec, more)), &fds)?;
         let pid = match reply {
             Reply::Started { pid } => pid,
             Reply::Failed(failure) => return Err(failure.into()),
@@ -96,19 +93,47 @@ impl Executor {
         Ok(sandbox)
     }
 
-    /// Sends a request, if there is one, and takes the answer.
-    fn exchange(&self, request: Option<&[u8]>, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
-        let gone =
-            || Error::machine("the executor process is gone").hint("it may have been killed; start again");
-        let socket = self.socket.as_ref().ok_or_else(gone)?;
-        let socket = socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(request) = request {
-            socket::send(socket.as_fd(), request, fds).map_err(|e| gone().because(e))?;
-        }
+    /// Sends a request and takes the answer.
+    fn exchange(&self, request: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
+        let line = self.socket.as_ref().ok_or_else(gone)?;
+        let mut line = line.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        line.until_ready()?;
+        socket::send(line.socket.as_fd(), request, fds).map_err(|e| gone().because(e))?;
+        line.receive()
+    }
+}
+
+/// The way to the executor.
+struct Line {
+    socket: OwnedFd,
+    /// Whether its mounts are there, once it has said so.
+    ready: Option<std::result::Result<(), wire::Failure>>,
+}
+
+impl Line {
+    fn until_ready(&mut self) -> Result<()> {
+        let ready = match self.ready.take() {
+            Some(ready) => ready,
+            None => match self.receive()?.0 {
+                Reply::Ready => Ok(()),
+                Reply::Failed(failure) => Err(failure),
+                Reply::Started { .. } => {
+                    return Err(Error::machine("the executor answered what nobody asked"));
+                }
+            },
+        };
+        Ok(self.ready.insert(ready).clone()?)
+    }
+
+    fn receive(&self) -> Result<(Reply, Vec<OwnedFd>)> {
         let mut buf = vec![0; server::MESSAGE_LEN];
-        let (len, fds) = socket::receive(socket.as_fd(), &mut buf)?.ok_or_else(gone)?;
+        let (len, fds) = socket::receive(self.socket.as_fd(), &mut buf)?.ok_or_else(gone)?;
         Ok((wire::decode(&buf[..len])?, fds))
     }
+}
+
+fn gone() -> Error {
+    Error::machine("the executor process is gone").hint("it may have been killed; start again")
 }
 
 impl Drop for Executor {
@@ -191,7 +216,18 @@ impl Sandbox {
     /// A killed sandbox is `Signaled(9)`, with `limit` set if one of its limits did it. Fails when the sandbox
     /// could not be set up, in which case the command has not run.
     pub fn wait(self) -> Result<Outcome> {
-        let limit = self.watch()?;
+        self.wait_looking(None, None, |_, _| true)
+    }
+
+    /// The same; meanwhile `look` is called whenever there is something to read at `also`, which it is told, and at least
+    /// every `every`. It says whether `also` still matters.
+    pub fn wait_looking(
+        self,
+        also: Option<BorrowedFd<'_>>,
+        every: Option<Duration>,
+        look: impl FnMut(&Killer, bool) -> bool,
+    ) -> Result<Outcome> {
+        let limit = self.watch(also, every, look)?;
         let mut text = Vec::new();
         let mut buf = [0; 4096];
         // The init is gone and the executor has closed its end: this cannot block.
@@ -225,31 +261,42 @@ impl Sandbox {
     }
 
     /// Waits for the init to be gone; the limit that had to end it.
-    fn watch(&self) -> Result<Option<&'static str>> {
+    fn watch(
+        &self,
+        mut also: Option<BorrowedFd<'_>>,
+        every: Option<Duration>,
+        mut look: impl FnMut(&Killer, bool) -> bool,
+    ) -> Result<Option<&'static str>> {
         let pidfd = self.killer.pidfd.as_fd();
         let end = self.limits.time.map(|s| self.started + Duration::from_secs(s));
         let mut limit = None;
         let mut pause = Duration::from_millis(20);
+        let mut measured = Instant::now();
         loop {
             let now = Instant::now();
-            let left = end.map(|end| end.saturating_duration_since(now)).filter(|_| limit.is_none());
-            let look = self.limits.disk.filter(|_| limit.is_none()).map(|_| pause);
-            let timeout = left.into_iter().chain(look).min();
-            if fd::wait_readable([pidfd], timeout)?[0] {
+            let left = end.map(|end| end.saturating_duration_since(now));
+            let measure = self.limits.disk.map(|_| (measured + pause).saturating_duration_since(now));
+            let timeouts = left.into_iter().chain(measure).filter(|_| limit.is_none());
+            let [gone, said] =
+                fd::wait_readable([pidfd, also.unwrap_or(pidfd)], timeouts.chain(every).min())?;
+            if gone {
                 return Ok(limit);
             }
+            let goes_on = look(&self.killer, said && also.is_some());
+            also = also.filter(|_| goes_on);
             if limit.is_some() {
                 continue;
             }
             if end.is_some_and(|end| Instant::now() >= end) {
                 limit = Some("time");
-            } else if let Some(most) = self.limits.disk {
+            } else if let Some(most) = self.limits.disk.filter(|_| measured.elapsed() >= pause) {
                 let began = Instant::now();
                 if disk_usage(&self.upper, most) > most {
                     limit = Some("disk");
                 }
                 // Looking takes at most a twentieth of the time.
                 pause = (began.elapsed() * 20).clamp(Duration::from_millis(20), Duration::from_secs(2));
+                measured = Instant::now();
             }
             if limit.is_some() {
                 process::kill(pidfd)?;

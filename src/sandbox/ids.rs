@@ -9,7 +9,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
@@ -243,19 +243,29 @@ fn hold(uids: u32, gids: u32) -> Result<()> {
     Ok(())
 }
 
-/// In the helper: runs the tools; what went wrong, if anything.
+/// In the helper: runs the tools, both at once; what went wrong, if anything.
 fn write_maps(target: i32, uid: (u32, u32), gid: (u32, u32)) -> Result<(), String> {
-    for (tool, (own, sub)) in [("newuidmap", uid), ("newgidmap", gid)] {
+    let started = [("newuidmap", uid), ("newgidmap", gid)].map(|(tool, (own, sub))| {
         let path = find_tool(tool).ok_or_else(|| format!("`{tool}` is not installed"))?;
         let numbers = [target as u32, 0, own, 1, 1, sub, COUNT].map(|n| n.to_string());
-        let output = Command::new(&path).args(&numbers).env_clear().output();
-        let output = output.map_err(|e| format!("cannot run `{}`: {e}", path.display()))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr).trim().to_string();
-            return Err(format!("`{tool} {}` failed ({}): {text}", numbers.join(" "), output.status));
+        let mut command = Command::new(&path);
+        command.args(&numbers).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|e| format!("cannot run `{}`: {e}", path.display()))?;
+        Ok((format!("{tool} {}", numbers.join(" ")), child))
+    });
+    // Both are waited for, whatever becomes of the first.
+    let ended = started.map(|started: Result<_, String>| {
+        let (command, child) = started?;
+        let output = child.wait_with_output().map_err(|e| format!("cannot wait for `{command}`: {e}"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => {
+                let text = String::from_utf8_lossy(&output.stderr).trim().to_string();
+                Err(format!("`{command}` failed ({}): {text}", output.status))
+            }
         }
-    }
-    Ok(())
+    });
+    ended.into_iter().collect()
 }
 
 /// The tool at its usual places; the caller's PATH has no say.

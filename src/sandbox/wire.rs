@@ -108,7 +108,7 @@ pub(super) enum Report {
 }
 
 /// An [`Error`] on its way between processes.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Failure {
     what: String,
     why: Vec<String>,

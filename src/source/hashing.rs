@@ -20,8 +20,10 @@ use crate::error::{Error, Result};
 /// The digest of each file, in the order given, with the identity it had while it was read.
 /// A file that changes while it is read is an error.
 pub fn hash_files(files: &[PathBuf]) -> Result<Vec<(ContentDigest, Identity)>> {
-    let threads =
-        std::thread::available_parallelism().map_or(1, |n| n.get()).min(files.len().div_ceil(8)).max(1);
+    let threads = match files.len().div_ceil(8) {
+        0 | 1 => 1,
+        most => std::thread::available_parallelism().map_or(1, |n| n.get()).min(most),
+    };
     if threads == 1 {
         return files.iter().map(|file| hash_file(file)).collect();
     }

@@ -54,6 +54,19 @@ impl Store {
     }
 }
 
+/// Bytes on disk of a file or a tree, but for files that were `seen` before.
+pub(super) fn usage(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
+    if is_another_name(&meta, seen) {
+        return 0;
+    }
+    let mut info = Info { bytes: meta.blocks() * 512, ..Info::default() };
+    if meta.is_dir() {
+        measure(path, seen, &mut info);
+    }
+    info.bytes
+}
+
 fn sharded(dir: &Path) -> Result<u64> {
     let mut count = 0;
     for shard in io::names(dir)? {
@@ -76,9 +89,15 @@ fn measure(dir: &Path, seen: &mut HashSet<(u64, u64)>, info: &mut Info) {
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
             measure(&entry.path(), seen, info);
-        } else if meta.nlink() > 1 && !seen.insert((meta.dev(), meta.ino())) {
+        } else if is_another_name(&meta, seen) {
             continue;
         }
         info.bytes += meta.blocks() * 512;
     }
+}
+
+/// Whether a file was `seen` under another name, which may be gone by now.
+fn is_another_name(meta: &std::fs::Metadata, seen: &mut HashSet<(u64, u64)>) -> bool {
+    let id = (meta.dev(), meta.ino());
+    !meta.is_dir() && (seen.contains(&id) || (meta.nlink() > 1 && !seen.insert(id)))
 }

@@ -70,8 +70,11 @@ pub(super) fn enter(root: &Path) -> Result<FileLock> {
         }
         if Instant::now() > patience {
             let who = holders(&lock_path).join(", ");
-            return Err(Error::machine(format!("the store `{}` is being cleared ({who})", root.display()))
-                .hint("wait until that has ended"));
+            return Err(Error::machine(format!(
+                "the store `{}` is being cleared or collected ({who})",
+                root.display()
+            ))
+            .hint("wait until that has ended"));
         }
     }
 }

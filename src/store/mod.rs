@@ -24,6 +24,7 @@ mod log;
 mod mirrors;
 mod notes;
 mod record;
+mod remembered;
 mod remove;
 mod results;
 mod roots;

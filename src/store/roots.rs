@@ -179,30 +179,25 @@ impl Store {
         self.put_record(&path, &name, &roots)
     }
 
-    /// Takes away all but the newest `keep` records of each recipe; the caller is alone in the store. Gives how many
-    /// went.
-    pub(super) fn shorten_roots(&self, keep: usize) -> Result<usize> {
-        let mut gone = 0;
-        for (_, mut roots) in self.all_roots()? {
-            if roots.len() > keep.max(1) {
-                gone += roots.len() - keep.max(1);
-                roots.truncate(keep.max(1));
-                let (path, name) = self.roots_file(&roots[0].recipe);
-                let latest = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok();
-                self.put_record(&path, &name, &roots)?;
-                // Nothing was built now.
-                if let (Some(latest), Ok(file)) = (latest, std::fs::File::open(&path)) {
-                    let _ = file.set_modified(latest);
-                }
-            }
+    /// Leaves a recipe, whose newest build this was, with these records alone; the numbers of the others are not given
+    /// again. `latest` is when it was built last. The caller is alone in the store.
+    pub(super) fn keep_roots(
+        &self,
+        newest: &RootRecord,
+        kept: &[RootRecord],
+        latest: SystemTime,
+    ) -> Result<()> {
+        let (path, name) = self.roots_file(&newest.recipe);
+        if kept.is_empty() {
+            self.put_note(GIVEN, &newest.recipe.to_string_lossy(), &newest.given)?;
+            return io::remove_file(&path);
         }
-        Ok(gone)
-    }
-
-    /// Forgets the builds of a recipe, of which this is the newest; the numbers they had are not given again.
-    pub(super) fn remove_roots(&self, newest: &RootRecord) -> Result<()> {
-        self.put_note(GIVEN, &newest.recipe.to_string_lossy(), &newest.given)?;
-        io::remove_file(&self.roots_file(&newest.recipe).0)
+        self.put_record(&path, &name, &kept)?;
+        // Nothing was built now.
+        if let Ok(file) = std::fs::File::open(&path) {
+            let _ = file.set_modified(latest);
+        }
+        Ok(())
     }
 
     /// Removes the texts that are not among these.

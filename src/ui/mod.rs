@@ -178,12 +178,17 @@ impl Ui {
         self.print(history::tags(self.out_style, tags, cwd).as_bytes())
     }
 
-    /// What `store gc` removed, on standard output.
-    pub fn swept(&self, swept: &Swept, json: bool) -> Result<()> {
-        if json {
-            return self.json_lines(&[swept]);
+    /// What `store gc` removed (or, `dry`, would), on standard output; and a word about a store that stays larger
+    /// than `most`.
+    pub fn swept(&self, swept: &Swept, most: Option<u64>, (dry, json): (bool, bool)) -> Result<()> {
+        match json {
+            true => self.json_lines(&[swept])?,
+            false => self.print(store::swept(swept, dry).as_bytes())?,
         }
-        self.print(store::swept(swept).as_bytes())
+        if let Some(most) = most.filter(|most| swept.left > *most) {
+            self.note(&store::over(swept, most));
+        }
+        Ok(())
     }
 
     /// What `store fsck` found, on standard output.

@@ -38,8 +38,9 @@ pub(super) fn json(root: &Setting<PathBuf>, info: &Info) -> serde_json::Value {
     json!({ "path": root.value.to_string_lossy(), "origin": root.origin.to_string(), "holds": info })
 }
 
-pub(super) fn swept(swept: &Swept) -> String {
-    let Swept { builds, layers, results, fetched, failed, bytes } = *swept;
+pub(super) fn swept(swept: &Swept, dry: bool) -> String {
+    let Swept { builds, layers, results, fetched, failed, bytes, left } = *swept;
+    let (done, then) = if dry { ("would remove", "would be") } else { ("removed", "is") };
     let mut parts = Vec::new();
     for (n, word) in [
         (builds as u64, "build"),
@@ -54,8 +55,22 @@ pub(super) fn swept(swept: &Swept) -> String {
     }
     match parts.is_empty() {
         true => "nothing to remove\n".to_string(),
-        false => format!("removed {}: {} free\n", parts.join(", "), text::bytes(bytes)),
+        false => format!(
+            "{done} {}: {}; the store {then} {}\n",
+            parts.join(", "),
+            text::bytes(bytes),
+            text::bytes(left)
+        ),
     }
+}
+
+/// What is said of a store that stays larger than it should be.
+pub(super) fn over(swept: &Swept, most: u64) -> String {
+    let what = "tagged builds, downloads, cache mounts, states of failed steps and records";
+    let (left, most) = (text::bytes(swept.left), text::bytes(most));
+    format!(
+        "the store has {left}, and {most} is its limit: {what} stay (`isolith untag`, `store gc --fetched`)"
+    )
 }
 
 pub(super) fn problems(style: Style, problems: &[Problem]) -> String {

@@ -12,4 +12,5 @@ mod out;
 mod partial;
 mod policy;
 mod registries;
+mod runs;
 mod streaming;

@@ -173,9 +173,20 @@ pub fn blob(layout: &Path, bytes: &[u8], kind: &str) -> Value {
 
 /// Writes an image of these layers. Gives the descriptor of its manifest.
 pub fn image(layout: &Path, layers: &[Vec<u8>], packing: Packing, architecture: &str) -> Value {
+    image_that(layout, layers, packing, architecture, &json!({ "Env": ["PATH=/nowhere"] }))
+}
+
+/// One that says how it runs.
+pub fn image_that(
+    layout: &Path,
+    layers: &[Vec<u8>],
+    packing: Packing,
+    architecture: &str,
+    runs: &Value,
+) -> Value {
     let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
     let config = json!({
-        "architecture": architecture, "os": "linux", "config": { "Env": ["PATH=/nowhere"] },
+        "architecture": architecture, "os": "linux", "config": runs,
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let end = match packing {
