@@ -1,5 +1,7 @@
 //! Bills of materials: valid by the official schemas, which the validators of SPDX and CycloneDX bring.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -82,23 +84,8 @@ fn sbom(dir: &Path, format: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// A Python with the validators. Without them the test fails: nothing else can say that the schemas hold.
 fn python() -> PathBuf {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sbom-validators");
-    let python = venv.join("bin/python");
-    let works = |python: &Path| {
-        let test = "import cyclonedx, jsonschema, spdx_tools";
-        Command::new(python).args(["-c", test]).output().is_ok_and(|out| out.status.success())
-    };
-    if !works(&python) {
-        let run = |command: &mut Command| {
-            let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-            assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-        };
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-        run(Command::new(&python).args(["-m", "pip", "--quiet", "install"]).args(VALIDATORS));
-    }
-    python
+    common::python("sbom-validators", "cyclonedx, jsonschema, spdx_tools", &VALIDATORS)
 }
 
 #[test]

@@ -10,5 +10,5 @@ mod watch;
 pub use access::{Access, Candidate, Proxies};
 #[cfg(feature = "net")]
 pub use client::{Agents, Failure, Patient, agent, failure, while_wanted};
-pub use url::{Url, UrlError};
+pub use url::{RESERVED, Url, UrlError};
 pub use watch::{Progress, Watch, interrupted, pause};

@@ -3,6 +3,11 @@
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+
+/// All but the characters that may stand anywhere in a URL (RFC 3986, section 2.3, "unreserved").
+pub const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A `http:`, `https:` or `file:` URL without user and password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
@@ -83,18 +88,7 @@ impl Url {
         if self.scheme() != "file" {
             return None;
         }
-        let mut bytes = Vec::new();
-        let mut rest = &self.text.as_bytes()[self.path..];
-        while let [first, tail @ ..] = rest {
-            let code = match tail {
-                [a, b, ..] if *first == b'%' => {
-                    std::str::from_utf8(&[*a, *b]).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok())
-                }
-                _ => None,
-            };
-            bytes.push(code.unwrap_or(*first));
-            rest = if code.is_some() { &tail[2..] } else { tail };
-        }
+        let bytes: Vec<u8> = percent_encoding::percent_decode_str(&self.text[self.path..]).collect();
         Some(std::ffi::OsString::from_vec(bytes).into())
     }
 

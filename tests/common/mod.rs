@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 mod base;
+mod python;
 pub mod registry;
 mod users;
 
@@ -22,6 +23,8 @@ use serde_json::Value;
 
 #[allow(unused_imports)]
 pub use base::{base, make_base, place, program};
+#[allow(unused_imports)]
+pub use python::python;
 pub use users::{Mode, modes};
 
 /// A directory for one test in one mode.

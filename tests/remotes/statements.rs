@@ -5,26 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::support::*;
+use crate::common;
 
 const VERIFIERS: [&str; 2] = ["securesystemslib[crypto]==1.6.0", "in-toto-attestation==0.9.3"];
 
-/// A Python with the verifiers. Without them the test fails: nothing else can say that others can verify.
 fn python() -> PathBuf {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dsse-verifiers");
-    let python = venv.join("bin/python");
-    let works = |python: &Path| {
-        let test = "import securesystemslib, cryptography, in_toto_attestation";
-        Command::new(python).args(["-c", test]).output().is_ok_and(|out| out.status.success())
-    };
-    if !works(&python) {
-        let run = |command: &mut Command| {
-            let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-            assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-        };
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-        run(Command::new(&python).args(["-m", "pip", "--quiet", "install"]).args(VERIFIERS));
-    }
-    python
+    common::python("dsse-verifiers", "securesystemslib, cryptography, in_toto_attestation", &VERIFIERS)
 }
 
 fn verify(envelope: &Path, key: &str, archive: Option<&Path>) -> Output {

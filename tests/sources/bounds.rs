@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::common::{World, modes};
 use crate::hostile;
-use crate::server::{Server, head, ok};
+use crate::server::{Server, head, ok, redirect};
 
 /// Seconds that one build may take.
 const LONGEST: f64 = 10.0;
@@ -119,29 +119,9 @@ fn archives_take_little_of_the_machine() {
 #[test]
 fn servers_take_little_of_the_machine() {
     let world = world();
-    let redirect = |stream: &mut std::net::TcpStream, to: &str| {
-        head(stream, "302 Found", &[&format!("Location: {to}"), "Content-Length: 0"])
-    };
     let servers: Vec<(&str, Server)> = vec![
-        (
-            "never ends",
-            Server::new(|_, stream| {
-                head(stream, "200 OK", &[])?;
-                loop {
-                    stream.write_all(&[0; 65536])?;
-                }
-            }),
-        ),
-        (
-            "never ends its headers",
-            Server::new(|_, stream| {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
-                for at in 0..100_000 {
-                    stream.write_all(format!("X-{at}: {}\r\n", "y".repeat(1000)).as_bytes())?;
-                }
-                Ok(())
-            }),
-        ),
+        ("never ends", Server::without_end()),
+        ("never ends its headers", Server::of_headers()),
         (
             "one endless header",
             Server::new(|_, stream| {

@@ -10,7 +10,7 @@ use isolith::error::{Class, Error};
 use isolith::source::fetch::{self, Access, Fetched, Proxies, Want, fetch};
 use isolith::source::{Algorithm, Pin};
 
-use crate::server::{Server, head, ok, rest};
+use crate::server::{Server, head, ok, redirect, rest};
 use crate::{Ears, Place};
 
 /// Short of patience.
@@ -211,27 +211,8 @@ fn servers_that_mean_harm() {
         ),
         ("hangs up", Server::new(|_, _| Ok(())), "127.0.0.1"),
         ("talks nonsense", Server::new(|_, stream| stream.write_all(b"SSH-2.0-hello\r\n\r\n")), "127.0.0.1"),
-        (
-            "never ends its headers",
-            Server::new(|_, stream| {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
-                for at in 0..100_000 {
-                    stream.write_all(format!("X-{at}: {}\r\n", "y".repeat(1000)).as_bytes())?;
-                }
-                Ok(())
-            }),
-            "127.0.0.1",
-        ),
-        (
-            "never ends",
-            Server::new(|_, stream| {
-                head(stream, "200 OK", &[])?;
-                loop {
-                    stream.write_all(&[0; 65536])?;
-                }
-            }),
-            "limit",
-        ),
+        ("never ends its headers", Server::of_headers(), "127.0.0.1"),
+        ("never ends", Server::without_end(), "limit"),
         (
             "says it is huge",
             Server::new(|_, stream| head(stream, "200 OK", &["Content-Length: 99999999999"])),
@@ -273,10 +254,6 @@ fn drip(stream: &mut TcpStream) -> std::io::Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn redirect(stream: &mut TcpStream, to: &str) -> std::io::Result<()> {
-    head(stream, "302 Found", &[&format!("Location: {to}"), "Content-Length: 0"])
 }
 
 #[test]

@@ -58,6 +58,27 @@ impl Server {
         Server::new(move |_, stream| ok(stream, &bytes))
     }
 
+    /// Headers without an end.
+    pub fn of_headers() -> Server {
+        Server::new(|_, stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            for at in 0..100_000 {
+                stream.write_all(format!("X-{at}: {}\r\n", "y".repeat(1000)).as_bytes())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A body without an end.
+    pub fn without_end() -> Server {
+        Server::new(|_, stream| {
+            head(stream, "200 OK", &[])?;
+            loop {
+                stream.write_all(&[0; 65536])?;
+            }
+        })
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
@@ -106,4 +127,8 @@ pub fn rest(stream: &mut TcpStream, bytes: &[u8], from: usize) -> std::io::Resul
     let range = format!("Content-Range: bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
     head(stream, "206 Partial Content", &[&range, &format!("Content-Length: {}", bytes.len() - from)])?;
     stream.write_all(&bytes[from..])
+}
+
+pub fn redirect(stream: &mut TcpStream, to: &str) -> std::io::Result<()> {
+    head(stream, "302 Found", &[&format!("Location: {to}"), "Content-Length: 0"])
 }

@@ -1,5 +1,9 @@
 //! Package URLs (ECMA-427, github.com/package-url/purl-spec).
 
+use percent_encoding::utf8_percent_encode;
+
+use crate::net::RESERVED;
+
 /// `pkg:deb/debian/NAME@VERSION?arch=…&distro=…`
 pub fn deb(name: &str, version: &str, arch: &str, suite: &str) -> String {
     with(
@@ -38,14 +42,7 @@ fn with(purl: String, more: &[(&str, String)]) -> String {
 
 /// Percent-encoded; a colon may stand as it is.
 fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte) {
-            true => out.push(byte as char),
-            false => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+    utf8_percent_encode(text, const { &RESERVED.remove(b':') }).to_string()
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Logging in: what a server asks for in `WWW-Authenticate` (RFC 9110, 11.6.1), and the tokens of token servers
 //! (Docker registry token authentication, and its OAuth2 form).
 
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Request, header};
 
 use super::Registry;
 use super::credentials::{Login, basic};
 use super::request::{Server, Trouble, is_loopback, judged, small};
-use crate::net::{Failure, Url, Watch};
+use crate::net::{Failure, RESERVED, Url, Watch};
 
 /// The longest answer of a token server, in bytes.
 const MOST_ANSWER: u64 = 1 << 20;
@@ -134,16 +135,7 @@ impl Registry {
 
 /// Pairs as a query or form: all but letters, digits and `-._~` as %XX.
 fn encoded(pairs: &[(&str, &str)]) -> String {
-    let escape = |text: &str| -> String {
-        text.bytes()
-            .map(|b| match b {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    char::from(b).to_string()
-                }
-                b => format!("%{b:02X}"),
-            })
-            .collect()
-    };
+    let escape = |text| utf8_percent_encode(text, &RESERVED);
     let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     pairs.join("&")
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::utf8_percent_encode;
 use ureq::SendBody;
 use ureq::http::{Method, Request, StatusCode, header};
 
@@ -14,6 +15,7 @@ use super::super::{Blob, Settings};
 use super::transport::Transport;
 use super::{Call, Objects, services};
 use crate::error::{Error, Result};
+use crate::net::RESERVED;
 
 /// How much is read ahead, in bytes.
 const AHEAD: usize = 64 << 10;
@@ -32,7 +34,7 @@ pub(super) struct Dav {
 
 impl Dav {
     pub fn new(url: &Address, settings: &Settings, transport: Arc<Transport>) -> Result<Dav> {
-        let path: String = url.path.bytes().map(escaped).collect();
+        let path = utf8_percent_encode(&url.path, const { &RESERVED.remove(b'/') }).to_string();
         let root = format!("{}/{path}{}", services::origin(url)?, if path.is_empty() { "" } else { "/" });
         let authorization = match services::login(url, settings) {
             (_, _, Some(token)) => Some(format!("Bearer {token}")),
@@ -96,15 +98,6 @@ impl Dav {
             }
             status => Err(what().because(format!("the server says {status}"))),
         }
-    }
-}
-
-fn escaped(byte: u8) -> String {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-            char::from(byte).to_string()
-        }
-        byte => format!("%{byte:02X}"),
     }
 }
 
