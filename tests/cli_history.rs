@@ -384,3 +384,66 @@ fn an_earlier_build_is_the_same_or_refused() {
         world.assert_clean();
     });
 }
+
+/// What nothing pins has to be as it was; what is pinned has to be got by somebody.
+#[test]
+fn inputs_of_an_earlier_build_that_changed_or_vanished_are_named() {
+    each_mode(|world| {
+        let work = world.path("work");
+        let far = world.write("far.txt", "far\n");
+        let pack = |word: &str| {
+            world.write("word", word);
+            let mut tar = std::process::Command::new("tar");
+            tar.arg("-cf").arg(work.join("base.tar")).args(["--sort=name", "--mtime=@1", "-C"]);
+            tar.arg(common::base()).arg(".").arg("-C").arg(&work).arg("word");
+            assert!(tar.status().unwrap().success());
+        };
+        pack("old\n");
+        world.write(
+            "recipe.toml",
+            &format!(
+                "name = \"test\"\n[base]\ntar = {{ path = \"base.tar\" }}\n\
+                 [sources.far]\nurl = \"file://{}\"\nfile = \"/far\"\n\
+                 [[step]]\nname = \"join\"\nrun = \"mkdir /out; cat /word /far > /out/both\"\n\
+                 [outputs.default]\nfrom = \"/out\"\n",
+                far.display()
+            ),
+        );
+        ok(world, &["build", "recipe.toml"]);
+        let shown = || {
+            ok(world, &["build", "recipe.toml@1", "--no-cache", "--output", "out"]);
+            std::fs::read_to_string(work.join("out/both")).unwrap()
+        };
+        assert_eq!(shown(), "old\nfar\n");
+        // Another archive in its place: never that one under the number of the other.
+        pack("new\n");
+        ok(world, &["build", "recipe.toml"]);
+        for args in [&["build", "recipe.toml@1"][..], &["run", "recipe.toml@1", "--", "true"]] {
+            fails(world, 2, args, "step `join` of build 1");
+            fails(world, 2, args, "a base of this machine");
+        }
+        // To look at what both left needs none of it.
+        let differs = isolith(world, &["diff", "recipe.toml@1", "recipe.toml@2"]);
+        assert!(differs.code == 4 && differs.stdout.contains("both"), "{differs}");
+        pack("old\n");
+        assert_eq!(shown(), "old\nfar\n");
+        // The file of a source is another one, then it is gone: the store has the bytes that were pinned.
+        std::fs::write(&far, "near\n").unwrap();
+        assert_eq!(shown(), "old\nfar\n");
+        std::fs::remove_file(&far).unwrap();
+        assert_eq!(shown(), "old\nfar\n");
+        // Until those are gone too, with the layers.
+        ok(world, &["store", "gc", "--fetched"]);
+        let one = history(world).into_iter().find(|build| build["number"] == 1).unwrap();
+        for id in one["stack"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()) {
+            let layer = world.store().join("layers").join(&id[..2]).join(id);
+            std::fs::rename(&layer, world.path(&format!("gone-{id}"))).unwrap();
+        }
+        fails(world, 125, &["build", "recipe.toml@1", "--no-cache"], "far.txt: No such file");
+        world.write("far.txt", "near\n");
+        fails(world, 3, &["build", "recipe.toml@1", "--no-cache"], "far.txt");
+        world.write("far.txt", "far\n");
+        assert_eq!(shown(), "old\nfar\n");
+        world.assert_clean();
+    });
+}
