@@ -231,7 +231,8 @@ impl Command {
         }
         let errno = if matches!(last, libc::ENOENT | libc::ENOTDIR) { denied.unwrap_or(last) } else { last };
         let why = std::io::Error::from_raw_os_error(errno);
-        let line = format!("isolith: cannot run `{}`: {why}\n", self.name);
+        // An image may have chosen the name, and the reader may be a terminal.
+        let line = format!("isolith: cannot run `{}`: {why}\n", self.name.replace(char::is_control, "?"));
         let _ = fd::write_all(fd::stderr(), line.as_bytes());
         process::exit(if matches!(errno, libc::ENOENT | libc::ENOTDIR) { 127 } else { 126 })
     }
