@@ -136,6 +136,21 @@ fn servers_take_little_of_the_machine() {
             "says it is huge",
             Server::new(|_, stream| head(stream, "200 OK", &["Content-Length: 999999999999"])),
         ),
+        (
+            "breaks off",
+            Server::new(|_, stream| {
+                head(stream, "200 OK", &["Content-Length: 100000"])?;
+                stream.write_all(b"begin")
+            }),
+        ),
+        (
+            "says it is shorter than it is",
+            Server::new(|_, stream| {
+                head(stream, "200 OK", &["Content-Length: 4"])?;
+                stream.write_all(b"wanted")
+            }),
+        ),
+        ("redirects to itself", Server::new(move |asked, stream| redirect(stream, &asked.path))),
         ("gives too much", Server::of(vec![b'x'; 3 << 20])),
         ("gives something else", Server::of(b"other".to_vec())),
         (

@@ -15,7 +15,7 @@ use isolith::source::git::{Fetcher, resolve};
 use crate::archives::lay;
 use crate::{Ears, Place, ids};
 
-fn git(dir: &Path, args: &[&str], input: &[u8]) -> String {
+pub fn git(dir: &Path, args: &[&str], input: &[u8]) -> String {
     let mut child = Command::new("git")
         .args(["-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"])
         .args(args)

@@ -1,6 +1,7 @@
 //! Recipes with fetched inputs, driven the way people do.
 
 use crate::common::{World, each_mode};
+use crate::git::git;
 use crate::server::{Server, ok};
 
 /// A tar archive with one file.
@@ -146,4 +147,96 @@ fn a_base_can_be_fetched() {
         assert_eq!(build.file("file"), "text\n");
         assert!(lock_of(world).contains("[base]"), "{}", lock_of(world));
     });
+}
+
+#[test]
+fn everything_that_nothing_pins_is_named() {
+    let world = &World::new(crate::common::modes()[0]);
+    let server = Server::of(archive("text\n"));
+    let git = server.url("x.git");
+    world.write("isolith.toml", &format!("[debian]\nmirrors = [{:?}]\n", server.url("debian")));
+    let text = format!(
+        "name = \"test\"\nbase = {{ debian = {{ suite = \"bookworm\", include = [\"gcc\"] }} }}\n\
+         [sources.a-file]\nurl = {url:?}\nunpack = \"/a\"\n\
+         [sources.a-tag]\ngit = {git:?}\ntag = \"v1\"\nunpack = \"/b\"\n\
+         [sources.a-branch]\ngit = {git:?}\nbranch = \"main\"\nunpack = \"/c\"\n\
+         [sources.a-package]\ndebian = \"zlib\"\nsuite = \"bookworm\"\nunpack = \"/d\"\n\
+         [sources.a-pinned]\nurl = {url:?}\nsha256 = \"{zeros}\"\nunpack = \"/e\"\n\
+         [sources.a-commit]\ngit = {git:?}\nrev = \"{commit}\"\nunpack = \"/f\"\n\
+         [outputs.default]\nfrom = \"/\"\n",
+        url = server.url("x.tar"),
+        zeros = "0".repeat(64),
+        commit = "0".repeat(40),
+    );
+    world.write("recipe.toml", &text);
+    let open = ["the base", "source `a-branch`", "source `a-file`", "source `a-package`", "source `a-tag`"];
+    let refused = |open: &[&str]| {
+        let run = world.build_recipe("recipe.toml", &["--locked"]).run;
+        let said = format!("`: {}\n", open.join(", "));
+        assert!(
+            run.code == 3 && run.stderr.contains(&said) && run.stderr.contains("isolith lock"),
+            "{said}{run}"
+        );
+    };
+    refused(&open);
+    assert!(server.asked().is_empty() && lock_of(world).is_empty());
+    // Some are pinned, one for another branch.
+    let rev = "1".repeat(40);
+    world.write(
+        "recipe.lock",
+        &format!(
+            "version = 1\n[sources.a-branch]\ngit = {git:?}\nbranch = \"old\"\nrev = \"{rev}\"\n\
+             [sources.a-tag]\ngit = {git:?}\ntag = \"v1\"\nrev = \"{rev}\"\n"
+        ),
+    );
+    let stale = format!("source `a-branch` (the lock file has it for git `{git}`, branch `old`)");
+    refused(&["the base", &stale, "source `a-file`", "source `a-package`"]);
+}
+
+#[test]
+fn one_entry_is_updated_and_the_rest_stays_as_people_wrote_it() {
+    let world = &World::new(crate::common::modes()[0]);
+    if !world.mode.runs {
+        return;
+    }
+    let repository = world.path("repository");
+    std::fs::create_dir(&repository).unwrap();
+    let commit = |text: &str| {
+        std::fs::write(repository.join("file"), text).unwrap();
+        git(&repository, &["add", "."], b"");
+        git(&repository, &["commit", "--quiet", "-m", text], b"");
+        git(&repository, &["rev-parse", "HEAD"], b"")
+    };
+    git(&repository, &["init", "--quiet"], b"");
+    let one = commit("one\n");
+    let url = format!("file://{}", repository.display());
+    world.write(
+        "recipe.toml",
+        &format!(
+            "name = \"test\"\nbase = {{ scratch = true }}\n\
+             [sources.kept]\ngit = {url:?}\nbranch = \"main\"\nunpack = \"/kept\"\n\
+             [sources.moved]\ngit = {url:?}\nbranch = \"main\"\nunpack = \"/moved\"\n\
+             [outputs.default]\nfrom = \"/\"\n"
+        ),
+    );
+    let run = lock(world, &[]);
+    assert_eq!(run.code, 0, "{run}");
+    // What people add: a head, a remark on an entry, one behind a value, another order of keys.
+    let noted = lock_of(world)
+        .replace("[sources.kept]", "# Not before the release.\n[sources.kept]")
+        .replace(&format!("rev = \"{one}\""), &format!("rev = \"{one}\"  # good"));
+    world.write("recipe.lock", &format!("# Ours.\n{noted}\n# The end.\n"));
+    let noted = lock_of(world);
+    assert_eq!(noted.matches("# good").count(), 2, "{noted}");
+
+    let two = commit("two\n");
+    let build = world.build_recipe("recipe.toml", &["--locked"]).ok();
+    assert_eq!((build.file("kept/file"), build.file("moved/file")), ("one\n".into(), "one\n".into()));
+    let run = lock(world, &["--update", "moved"]);
+    assert_eq!(run.code, 0, "{run}");
+    let (before, after) = noted.split_once("[sources.moved]").unwrap();
+    let expected = format!("{before}[sources.moved]{}", after.replace(&one, &two));
+    assert_eq!(lock_of(world), expected);
+    let build = world.build_recipe("recipe.toml", &["--locked"]).ok();
+    assert_eq!((build.file("kept/file"), build.file("moved/file")), ("one\n".into(), "two\n".into()));
 }

@@ -11,6 +11,7 @@ mod hostile;
 #[cfg(feature = "debian")]
 mod indexes;
 mod locks;
+mod offline;
 mod server;
 
 use std::path::Path;
