@@ -381,3 +381,22 @@ fn diffoscope_is_used_where_it_is_installed() {
     assert!(fs::read_to_string(report.join(page)).unwrap().contains("marked"));
     assert!(fs::read_to_string(report.join("index.html")).unwrap().contains(page));
 }
+
+#[test]
+fn steps_of_recipes_that_are_called_alike_are_told_apart() {
+    let world = world();
+    for dir in ["a", "b"] {
+        let step = format!("[[step]]\nname = \"make\"\nrun = 'mkdir /out; echo {dir} > /out/{dir}'\n");
+        let path = world.recipe(&(step + "[outputs.default]\nfrom = \"/out\"\n"));
+        let text = fs::read_to_string(path).unwrap().replacen("\"test\"", "\"lib\"", 1);
+        world.write(&format!("{dir}/lib.toml"), &text);
+    }
+    world.recipe(
+        "[deps.a]\nrecipe = \"a/lib.toml\"\n[deps.b]\nrecipe = \"b/lib.toml\"\n\
+         [[step]]\nname = \"look\"\nrun = 'cat /a /b'\n",
+    );
+    let build = world.build().ok();
+    assert_ne!(build.step("lib:make")["layer"], build.step("lib:make (2)")["layer"]);
+    let found = verify(&world, "recipe.toml", &["--rounds", "1", "--vary", "umask"], 0);
+    assert_eq!(found["identical"], true, "{found}");
+}

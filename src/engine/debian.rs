@@ -30,8 +30,13 @@ impl Planner<'_> {
             true => (&packages.added, &[][..]),
             false => (&packages.base, &packages.added[..]),
         };
-        let mut own =
-            Own { index: self.recipes.len(), inputs: BTreeMap::new(), steps: Vec::new(), nodes: Vec::new() };
+        let mut own = Own {
+            recipe: recipe.name.clone(),
+            index: self.recipes.len(),
+            inputs: BTreeMap::new(),
+            steps: Vec::new(),
+            nodes: Vec::new(),
+        };
         let archives = first.iter().map(|package| package.sha256.clone()).collect();
         let definition = Definition::Packages { archives, form: FORM };
         let name = "the packages of the base".to_string();
@@ -125,7 +130,10 @@ impl Planner<'_> {
             stack: stack.clone(),
             after: Vec::new(),
         };
-        let node = self.shared(format!("debian:{name}"), definition, Work::Step(Box::new(work)));
+        let called = format!("debian:{name}");
+        // Another base of the same plan has one of that name; the same step is found by its key.
+        let called = if self.is_step(&called) { format!("{}:{called}", own.recipe) } else { called };
+        let node = self.shared(called, definition, Work::Step(Box::new(work)));
         own.steps.push(step);
         own.nodes.push(node);
         node
@@ -134,6 +142,8 @@ impl Planner<'_> {
 
 /// The recipe that a Debian base amounts to, as it grows.
 struct Own {
+    /// The name of the recipe that starts from it.
+    recipe: String,
     /// Its position in the plan.
     index: usize,
     inputs: BTreeMap<String, NodeId>,

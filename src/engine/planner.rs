@@ -1,6 +1,6 @@
 //! From recipe files to a [`Plan`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub(super) struct Planner<'a> {
     open: Vec<PathBuf>,
     /// Nodes that several recipes have in common.
     shared: HashMap<DefinitionKey, NodeId>,
+    /// What steps are called.
+    names: HashSet<String>,
 }
 
 /// What the steps of a recipe start from.
@@ -81,6 +83,7 @@ impl<'a> Planner<'a> {
             recipes: Vec::new(),
             open: Vec::new(),
             shared: HashMap::new(),
+            names: HashSet::new(),
         }
     }
 
@@ -360,8 +363,25 @@ impl<'a> Planner<'a> {
     }
 
     fn node(&mut self, name: String, definition: Definition, work: Work) -> NodeId {
+        let name = match work {
+            Work::Step(_) => self.unused(name),
+            _ => name,
+        };
         self.nodes.push(Node { name, key: definition.key(), definition, work });
         self.nodes.len() - 1
+    }
+
+    /// A name that no other step has: `verify` and records of builds tell steps apart by it, and recipes may be called
+    /// alike.
+    fn unused(&mut self, name: String) -> String {
+        let numbered = (2..).map(|n| format!("{name} ({n})"));
+        let mut names = std::iter::once(name.clone()).chain(numbered);
+        names.find(|name| self.names.insert(name.clone())).unwrap_or(name)
+    }
+
+    /// Whether a step is called that.
+    pub(super) fn is_step(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     pub(super) fn keys(&self, stack: &Stack) -> Vec<String> {
