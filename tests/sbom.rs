@@ -1,4 +1,5 @@
-//! Bills of materials: valid by the official schemas, which the validators of SPDX and CycloneDX bring.
+//! Bills of materials: valid by the official schemas, and for the validators of SPDX and CycloneDX. That of CycloneDX
+//! brings its schema; the one of SPDX is taken from a crate that was made of it.
 
 mod common;
 
@@ -6,7 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sha2::{Digest, Sha256};
+
 const VALIDATORS: [&str; 2] = ["cyclonedx-python-lib[json-validation]==11.12.0", "spdx-tools==0.8.5"];
+
+/// The crate with the JSON schema of SPDX 2.3, and its digest.
+const SPDX: (&str, &str) = ("0.10.0", "b975b4a9145bf1b1e01427b3abfdd8bdfb4d6a5fd34ab51115cd5e65df9da931");
 
 const RECIPE: &str = r#"
 name = "demo"
@@ -88,10 +94,39 @@ fn python() -> PathBuf {
     common::python("sbom-validators", "cyclonedx, jsonschema, spdx_tools", &VALIDATORS)
 }
 
+/// The schema of SPDX 2.3.
+fn spdx_schema() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spdx-schema");
+    fs::create_dir_all(&dir).unwrap();
+    let manifest = format!(
+        "[package]\nname = \"schema\"\n[lib]\npath = \"lib.rs\"\n[workspace]\n[dependencies]\nserde-spdx = \"={}\"\n",
+        SPDX.0
+    );
+    fs::write(dir.join("Cargo.toml"), manifest).unwrap();
+    fs::write(dir.join("lib.rs"), "").unwrap();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let out = cargo.args(["metadata", "--format-version", "1"]).current_dir(&dir).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let mut packages = metadata["packages"].as_array().unwrap().iter();
+    let package = packages.find(|package| package["name"] == "serde-spdx").unwrap();
+    let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+    let schema = manifest.with_file_name("schemas").join("spdx_2_3.json");
+    let digest = Sha256::digest(fs::read(&schema).unwrap());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, SPDX.1, "{}", schema.display());
+    schema
+}
+
 #[test]
 fn both_forms_hold_to_their_schemas() {
     let dir = place();
     let python = python();
+    let schema = format!(
+        "import json, jsonschema, sys\nopened = [json.load(open(path)) for path in ({:?}, sys.argv[1])]\n\
+         jsonschema.Draft201909Validator(opened[0], format_checker=jsonschema.FormatChecker()).validate(opened[1])",
+        spdx_schema().to_str().unwrap()
+    );
     let check = |name: &str, program: &str| {
         let out = Command::new(&python).args(["-c", program]).arg(dir.path().join(name)).output().unwrap();
         let text =
@@ -105,6 +140,7 @@ fn both_forms_hold_to_their_schemas() {
         sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()))";
     for (format, name, program, good, bad) in [
         ("spdx", "a.spdx.json", spdx, "\"SPDX-2.3\"", "\"SPDX-9\""),
+        ("spdx", "a.spdx.json", schema.as_str(), "\"PACKAGE-MANAGER\"", "\"PACKAGE-MANGLER\""),
         ("cyclonedx", "a.cdx.json", cyclonedx, "\"SHA-256\"", "\"SHA-257\""),
     ] {
         let text = sbom(dir.path(), format);
