@@ -9,6 +9,10 @@ use crate::engine::{Opener, RemoteSetup, Remotes};
 use crate::error::{Error, Result, did_you_mean};
 use crate::trust::{Policy, PublicKey, SecretKey};
 
+/// Variables with what reaches a server as it is, and so is not for one that only a repository names.
+const BARE: [&str; 6] =
+    ["WEBDAV_USER", "WEBDAV_PASSWORD", "WEBDAV_TOKEN", "REDIS_USER", "REDIS_PASSWORD", "REAPI_TOKEN"];
+
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct RemoteArgs {
     /// Share results with this remote: its name in the settings, or a URL (default: all of the settings)
@@ -50,7 +54,8 @@ pub(super) fn chosen(named: &[String], settings: &Settings) -> Result<Vec<Remote
     let mut list: Vec<RemoteSettings> = Vec::new();
     for text in named {
         let remote = match known.iter().find(|remote| remote.name == *text) {
-            Some(remote) => remote.clone(),
+            // Whoever names it means it.
+            Some(remote) => RemoteSettings { of_repository: false, ..remote.clone() },
             None if text.contains(':') => by_url(text),
             None => {
                 let names: Vec<&str> = known.iter().map(|remote| remote.name.as_str()).collect();
@@ -77,6 +82,7 @@ fn by_url(url: &str) -> RemoteSettings {
         trusted_keys: None,
         threshold: None,
         patience: PATIENCE,
+        headers: Vec::new(),
         origin: Origin::Flag("--remote"),
         of_repository: false,
     }
@@ -166,13 +172,20 @@ pub(super) fn opener(
     crate::remote::check(&remote.url)?;
     // Many of them are secrets, so they are not kept with the rest of the environment.
     let variable = |name: &&str| Some((name.to_string(), std::env::var(name).ok()?));
+    let allowed = |name: &&&str| !remote.of_repository || !BARE.contains(name);
+    let header = |(name, variable): &(String, String)| crate::remote::Header {
+        name: name.clone(),
+        variable: variable.clone(),
+        value: std::env::var(variable).ok(),
+    };
     let patience = remote.patience;
     let limits = crate::remote::Limits::default();
     let how = crate::remote::Settings {
         access: context.inputs(settings).access,
         registry_credentials: context.surroundings.auth_files.clone(),
-        variables: crate::remote::VARIABLES.iter().filter_map(variable).collect(),
+        variables: crate::remote::VARIABLES.iter().filter(allowed).filter_map(variable).collect(),
         token: None,
+        headers: remote.headers.iter().map(header).collect(),
         limits: crate::remote::Limits { connect: limits.connect.min(patience), idle: patience, ..limits },
         read_only: !write,
     };

@@ -48,6 +48,8 @@ pub struct RemoteSettings {
     pub threshold: Option<u64>,
     /// How long a build waits for it, all in all.
     pub patience: Duration,
+    /// Headers that it wants, each with the environment variable that holds its value.
+    pub headers: Vec<(String, String)>,
     /// Where it was said.
     pub origin: Origin,
     /// It is the repository that names it, not its user.
@@ -66,9 +68,9 @@ pub enum Write {
     No,
 }
 
-const KEYS: [&str; 6] = ["url", "read", "write", "trusted-keys", "threshold", "patience"];
+const KEYS: [&str; 7] = ["url", "read", "write", "trusted-keys", "threshold", "patience", "headers"];
 const SETTINGS: &str =
-    "a remote has `url`, `read`, `write`, `trusted-keys`, `threshold`, `patience` (seconds)";
+    "a remote has `url`, `read`, `write`, `trusted-keys`, `threshold`, `patience` (seconds), `headers`";
 
 impl Remotes {
     /// The keys.
@@ -123,6 +125,7 @@ fn remote(file: &File<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Result<R
         trusted_keys: None,
         threshold: None,
         patience: PATIENCE,
+        headers: Vec::new(),
         origin: file.origin(value.span().start),
         of_repository: file.of_repository,
     };
@@ -147,12 +150,13 @@ fn remote(file: &File<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Result<R
                     _ => return Err(expected(file, "true, false or \"ci\"", value)),
                 }
             }
-            key @ ("trusted-keys" | "threshold") if file.of_repository => {
+            key @ ("trusted-keys" | "threshold" | "headers") if file.of_repository => {
                 return Err(users(file, key, value.span()));
             }
             "trusted-keys" => remote.trusted_keys = Some(strings(file, value)?),
             "threshold" => remote.threshold = Some(number(file, value, Origin::Default)?.value),
             "patience" => remote.patience = Duration::from_secs(number(file, value, Origin::Default)?.value),
+            "headers" => remote.headers = headers(file, value)?,
             other => {
                 let hint = did_you_mean(other, KEYS).unwrap_or_else(|| SETTINGS.to_string());
                 return Err(file.wrong(key.span(), &format!("unknown key `{other}`"), Some(hint)));
@@ -163,4 +167,30 @@ fn remote(file: &File<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Result<R
         true => Err(expected(file, "a remote with a `url`", value)),
         false => Ok(remote),
     }
+}
+
+/// Headers and the variables that hold their values. Values themselves are no settings: files are copied and shown.
+fn headers(file: &File<'_>, value: &Spanned<DeValue<'_>>) -> Result<Vec<(String, String)>> {
+    let Some(table) = value.get_ref().as_table() else {
+        return Err(expected(file, "a table of headers", value));
+    };
+    let mut headers = Vec::new();
+    for (name, value) in table {
+        let variable = file.string(value)?;
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if variable.is_empty()
+            || variable.starts_with(|c: char| c.is_ascii_digit())
+            || !variable.chars().all(named)
+        {
+            let hint = "it names an environment variable, which holds the value: `x-api-key = \"CACHE_KEY\"`";
+            // What is wrong may be a secret, so it is not said.
+            return Err(file.wrong(
+                name.span(),
+                "a header has no value but a variable",
+                Some(hint.to_string()),
+            ));
+        }
+        headers.push((name.get_ref().to_string(), variable.to_string()));
+    }
+    Ok(headers)
 }

@@ -105,3 +105,29 @@ fn a_repository_cannot_undo_what_its_user_says_about_the_network() {
     assert!(!inputs.offline.unwrap().value);
     assert_eq!(inputs.allowed_hosts.unwrap().value, ["b.org"]);
 }
+
+#[test]
+fn headers_name_variables_and_are_the_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let (user, repo) = (dir.path().join("config"), dir.path().join("repo"));
+    fs::create_dir_all(user.join("isolith")).unwrap();
+    fs::create_dir_all(&repo).unwrap();
+    let config = user.join("isolith/config.toml");
+    let env = Env { xdg_config_home: Some(user), ..env(&repo) };
+    let load = || Settings::load(&env, &Flags::default());
+    let text = |headers: &str| format!("[remotes.team]\nurl = \"grpcs://h\"\nheaders = {headers}\n");
+    fs::write(&config, text("{ x-key = \"CACHE_KEY\" }")).unwrap();
+    let headers = &load().unwrap().remotes.list[0].headers;
+    assert_eq!(*headers, [("x-key".to_string(), "CACHE_KEY".to_string())]);
+    for bad in ["{ x-key = \"Bearer abc\" }", "{ x-key = \"\" }", "{ x-key = \"1A\" }"] {
+        fs::write(&config, text(bad)).unwrap();
+        let error = load().unwrap_err();
+        assert!(error.what().contains("no value but a variable"), "{bad}: {error}");
+    }
+    fs::write(&config, text("\"x\"")).unwrap();
+    assert!(load().unwrap_err().what().contains("a table of headers"));
+    // A repository could have any variable sent anywhere.
+    fs::write(&config, "").unwrap();
+    fs::write(repo.join("isolith.toml"), text("{ x-key = \"AWS_SECRET_ACCESS_KEY\" }")).unwrap();
+    assert!(load().unwrap_err().what().contains("is for its user to say"));
+}

@@ -16,7 +16,7 @@ pub struct Access {
     /// The only hosts that may be asked, when there is a list: a name, or `.name` for all below it. A proxy
     /// need not be one of them.
     pub allowed_hosts: Option<Vec<String>>,
-    /// Registries of images, as `host` or `host:port`, that are asked over http; this machine is without being named.
+    /// Servers, as `host` or `host:port`, that are asked without TLS; this machine is without being named.
     pub plain_http: Vec<String>,
     /// Through which proxies.
     pub proxies: Proxies,
@@ -131,6 +131,20 @@ impl Access {
         });
         (!allowed).then(|| format!("the host `{host}` is not one of `allowed-hosts`"))
     }
+
+    /// Whether a host, maybe with a port, may be asked without TLS: it is this machine, or one of `plain_http`.
+    pub fn allows_plain(&self, host: &str) -> bool {
+        is_loopback(host) || self.plain_http.iter().any(|name| name == host)
+    }
+}
+
+/// Whether a host, maybe with a port, is this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn is_at_or_below(host: &str, domain: &str) -> bool {
@@ -194,5 +208,17 @@ mod tests {
         }
         let all = Proxies { none: Some("*".into()), ..proxies };
         assert_eq!(all.of(&url("http://a/")), None);
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.1.2.3", "[::1]:5000", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "128.0.0.1", "[::2]:1", "example", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+        let access = Access { plain_http: vec!["a:1".to_string()], ..Access::default() };
+        assert!(access.allows_plain("a:1") && access.allows_plain("[::1]:1") && !access.allows_plain("a"));
     }
 }

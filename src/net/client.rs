@@ -143,20 +143,32 @@ fn proxy(text: &str) -> Result<Proxy, String> {
     }
 }
 
-/// The certificates to trust: those that were named, else those of the system, else those built in (Mozilla's).
-fn roots(access: &Access) -> Result<RootCerts, String> {
+/// The file of certificates to trust (PEM): the one that was named, else that of the system. None where there is none:
+/// then those built in count (Mozilla's).
+///
+/// # Errors
+/// It cannot be read, or has no certificates in it.
+pub fn certificates(access: &Access) -> Result<Option<Vec<u8>>, String> {
     let found = CERTIFICATES.iter().map(Path::new).find(|path| path.is_file()).map(PathBuf::from);
-    let Some(path) = access.certificates.clone().or(found) else { return Ok(RootCerts::WebPki) };
+    let Some(path) = access.certificates.clone().or(found) else { return Ok(None) };
     let bytes = std::fs::read(&path)
         .map_err(|why| format!("cannot read the certificates `{}`: {why}", path.display()))?;
-    let certificates: Vec<Certificate<'static>> = parse_pem(&bytes)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        return Err(format!("`{}` has no certificates in it", path.display()));
+    match parsed(&bytes).count() {
+        0 => Err(format!("`{}` has no certificates in it", path.display())),
+        _ => Ok(Some(bytes)),
     }
-    Ok(RootCerts::from(certificates))
+}
+
+fn parsed(pem: &[u8]) -> impl Iterator<Item = Certificate<'static>> {
+    parse_pem(pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    })
+}
+
+fn roots(access: &Access) -> Result<RootCerts, String> {
+    Ok(match certificates(access)? {
+        Some(pem) => RootCerts::from(parsed(&pem).collect::<Vec<_>>()),
+        None => RootCerts::WebPki,
+    })
 }

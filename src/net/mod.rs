@@ -9,6 +9,6 @@ mod watch;
 
 pub use access::{Access, Candidate, Proxies};
 #[cfg(feature = "net")]
-pub use client::{Agents, Failure, Patient, agent, failure, while_wanted};
+pub use client::{Agents, Failure, Patient, agent, certificates, failure, while_wanted};
 pub use url::{RESERVED, Url, UrlError};
 pub use watch::{Progress, Watch, interrupted, pause};

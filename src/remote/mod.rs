@@ -12,6 +12,8 @@ mod open;
 #[cfg(feature = "net")]
 mod parallel;
 mod read_only;
+#[cfg(feature = "reapi")]
+mod reapi;
 #[cfg(feature = "object-store")]
 mod redis;
 #[cfg(feature = "net")]
@@ -25,7 +27,7 @@ pub use directory::Directory;
 pub use key::{Blob, RecordKey, Subject, WriterId};
 pub use open::{check, open};
 pub use read_only::ReadOnly;
-pub use settings::{Limits, Settings, VARIABLES};
+pub use settings::{Header, Limits, Settings, VARIABLES};
 
 use crate::error::{Error, Result};
 use crate::oci::{Checked, Digest};

