@@ -93,7 +93,7 @@ impl Server {
                 Err(why) => {
                     call.abort();
                     // So that the server learns that nothing more comes.
-                    let _ = self.run(deadline, 0, async { Ok(drop(call.await)) });
+                    let _ = self.run(deadline, 0, async { Ok(call.await.is_ok()) });
                     return Err(unread(why));
                 }
             }
