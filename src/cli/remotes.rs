@@ -186,7 +186,8 @@ pub(super) fn opener(
         variables: crate::remote::VARIABLES.iter().filter(allowed).filter_map(variable).collect(),
         token: None,
         headers: remote.headers.iter().map(header).collect(),
-        limits: crate::remote::Limits { connect: limits.connect.min(patience), idle: patience, ..limits },
+        // A build gives a remote up by its own clock, after twice the patience at the latest.
+        limits: crate::remote::Limits { connect: limits.connect.min(patience), idle: 2 * patience, ..limits },
         read_only: !write,
     };
     let url = remote.url.clone();

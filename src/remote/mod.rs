@@ -6,6 +6,8 @@
 mod address;
 mod directory;
 mod key;
+#[cfg(feature = "net")]
+mod known;
 #[cfg(feature = "object-store")]
 mod objects;
 mod open;
@@ -27,7 +29,7 @@ pub use directory::Directory;
 pub use key::{Blob, RecordKey, Subject, WriterId};
 pub use open::{check, open};
 pub use read_only::ReadOnly;
-pub use settings::{Header, Limits, Settings, VARIABLES};
+pub use settings::{Header, LEAST_RATE, Limits, Settings, VARIABLES};
 
 use crate::error::{Error, Result};
 use crate::oci::{Checked, Digest};
@@ -80,6 +82,12 @@ pub trait Remote: Send + Sync {
     /// `source` gives other bytes than the blob's; nothing of them is kept.
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()>;
 
+    /// Bytes that have gone and come so far, where the remote takes more from a source at once, or keeps more from a
+    /// reader, than one would wait for. None where what sources give and readers get is what moves.
+    fn moved(&self) -> Option<u64> {
+        None
+    }
+
     /// The keys of all records.
     fn keys(&self) -> Result<Vec<RecordKey>>;
 
@@ -123,11 +131,11 @@ fn expect_all(remote: &str, key: &RecordKey, blobs: &[Blob], has: &[bool]) -> Re
 
 /// What stopped a call, told by its cause: it had no time left.
 #[cfg(feature = "net")]
-fn late(remote: &str, deadline: settings::Deadline, limits: Limits, error: Error) -> Error {
+fn late(remote: &str, deadline: settings::Deadline, error: Error) -> Error {
     match deadline.left() {
         Some(_) => error,
         None => Error::machine(format!("{remote} takes too long"))
-            .because(format!("a call was not done within {} s", limits.total.as_secs_f64())),
+            .because(format!("a call was not done within {} s", deadline.all().as_secs_f64())),
     }
 }
 

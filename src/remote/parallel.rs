@@ -45,3 +45,41 @@ pub(super) fn all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> 
     results.sort_unstable_by_key(|(at, _)| *at);
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn results_are_in_the_order_of_their_items() {
+        let items: Vec<u64> = (0..100).collect();
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let results = all(&items, |n| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(n % 3));
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(n * n)
+        });
+        assert_eq!(results.unwrap(), items.iter().map(|n| n * n).collect::<Vec<_>>());
+        let most = most.into_inner();
+        assert!(most > 1 && most <= AT_ONCE, "{most} at a time");
+        assert!(all(&[], |_: &u64| -> Result<()> { panic!("nothing is asked for") }).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_new_is_begun_after_an_error() {
+        let items: Vec<usize> = (0..1000).collect();
+        let begun = AtomicUsize::new(0);
+        let failed = all(&items, |n| match begun.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Error::machine(format!("the first, {n}"))),
+            _ => {
+                std::thread::sleep(Duration::from_millis(50));
+                Ok(())
+            }
+        });
+        assert!(failed.unwrap_err().to_string().contains("the first"));
+        assert!(begun.into_inner() < 3 * AT_ONCE);
+    }
+}

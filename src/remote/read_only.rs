@@ -46,6 +46,10 @@ impl Remote for ReadOnly {
         self.refused()
     }
 
+    fn moved(&self) -> Option<u64> {
+        self.0.moved()
+    }
+
     fn keys(&self) -> Result<Vec<RecordKey>> {
         self.0.keys()
     }

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::address::Address;
+use super::known::Known;
 use super::settings::Deadline;
 use super::{Blob, Limits, MOST_RECORD, Reader, RecordKey, Remote, Settings, Source, parallel};
 use crate::error::{Error, Result};
@@ -34,6 +35,7 @@ pub(super) struct Artifacts {
     host: String,
     repository: String,
     limits: Limits,
+    known: Known,
 }
 
 impl Artifacts {
@@ -52,7 +54,7 @@ impl Artifacts {
         }
         let credentials = Credentials { files: settings.registry_credentials.clone() };
         let registry = Registry::new(Arc::new(settings.patient_access()), Arc::new(credentials));
-        Ok(Artifacts { registry, host, repository, limits: settings.limits })
+        Ok(Artifacts { registry, host, repository, limits: settings.limits, known: Known::default() })
     }
 
     fn tag(&self, name: String) -> Reference {
@@ -65,15 +67,27 @@ impl Artifacts {
 
     /// Runs a call within its time.
     fn call<T>(&self, work: impl FnOnce(&Deadline) -> Result<T>) -> Result<T> {
-        let deadline = Deadline::of(self.limits);
-        work(&deadline).map_err(|error| super::late(&self.name(), deadline, self.limits, error))
+        self.moving(0, work)
     }
 
-    fn push(&self, bytes: &[u8], deadline: &Deadline) -> Result<(Digest, u64)> {
-        let blob = (digest(bytes)?, bytes.len() as u64);
-        if !self.registry.has_blob(&self.any(), &blob.0, deadline)? {
+    /// Runs a call that moves so many bytes.
+    fn moving<T>(&self, bytes: u64, work: impl FnOnce(&Deadline) -> Result<T>) -> Result<T> {
+        let deadline = Deadline::moving(bytes, self.limits);
+        work(&deadline).map_err(|error| super::late(&self.name(), deadline, error))
+    }
+
+    fn has(&self, blobs: &[Blob], deadline: &Deadline) -> Result<Vec<bool>> {
+        let has = parallel::all(blobs, |blob| self.registry.has_blob(&self.any(), &blob.digest, deadline))?;
+        self.known.add(blobs.iter().zip(&has).filter(|(_, has)| **has).map(|(blob, _)| blob));
+        Ok(has)
+    }
+
+    fn push(&self, bytes: &[u8], deadline: &Deadline) -> Result<Blob> {
+        let blob = Blob { digest: digest(bytes)?, size: bytes.len() as u64 };
+        if let [other] = &self.known.others(std::slice::from_ref(&blob))[..] {
             let mut open = || -> Result<Box<dyn Read>> { Ok(Box::new(Cursor::new(bytes.to_vec()))) };
-            self.registry.push_blob(&self.any(), (&blob.0, blob.1), deadline, &mut open)?;
+            self.registry.push_blob(&self.any(), (&other.digest, other.size), deadline, &mut open)?;
+            self.known.add([other]);
         }
         Ok(blob)
     }
@@ -122,12 +136,12 @@ impl Remote for Artifacts {
     fn put_record(&self, key: &RecordKey, bytes: &[u8], blobs: &[Blob]) -> Result<()> {
         super::expect_short(key, bytes)?;
         self.call(|deadline| {
-            let has = parallel::all(blobs, |blob| self.registry.has_blob(&self.any(), &blob.digest, deadline))?;
-            super::expect_all(&self.name(), key, blobs, &has)?;
+            let others = self.known.others(blobs);
+            super::expect_all(&self.name(), key, &others, &self.has(&others, deadline)?)?;
             let config = self.push(EMPTY.0, deadline)?;
             let record = self.push(bytes, deadline)?;
             let mut layers = vec![json!({
-                "mediaType": RECORD_TYPE, "digest": record.0.as_ref(), "size": record.1, "data": STANDARD.encode(bytes),
+                "mediaType": RECORD_TYPE, "digest": record.digest.as_ref(), "size": record.size, "data": STANDARD.encode(bytes),
             })];
             layers.extend(blobs.iter().map(|blob| {
                 json!({ "mediaType": LAYER_TYPE, "digest": blob.digest.as_ref(), "size": blob.size })
@@ -136,7 +150,7 @@ impl Remote for Artifacts {
                 "schemaVersion": 2,
                 "mediaType": MediaType::ImageManifest.as_ref(),
                 "artifactType": RECORD_TYPE,
-                "config": { "mediaType": EMPTY.1, "digest": config.0.as_ref(), "size": config.1 },
+                "config": { "mediaType": EMPTY.1, "digest": config.digest.as_ref(), "size": config.size },
                 "layers": layers,
                 "annotations": { KEY: key.to_string() },
             });
@@ -147,9 +161,7 @@ impl Remote for Artifacts {
     }
 
     fn has_blobs(&self, blobs: &[Blob]) -> Result<Vec<bool>> {
-        self.call(|deadline| {
-            parallel::all(blobs, |blob| self.registry.has_blob(&self.any(), &blob.digest, deadline))
-        })
+        self.call(|deadline| self.has(blobs, deadline))
     }
 
     fn blob(&self, blob: &Blob, range: Option<Range<u64>>, read: Reader) -> Result<bool> {
@@ -157,7 +169,7 @@ impl Remote for Artifacts {
         if range.start > range.end || range.end > blob.size {
             return Ok(false);
         }
-        self.call(|deadline| {
+        self.moving(range.end - range.start, |deadline| {
             if range.is_empty() && blob.size > 0 {
                 let there = self.registry.has_blob(&self.any(), &blob.digest, deadline)?;
                 return if there { read(&mut std::io::empty()).map(|()| true) } else { Ok(false) };
@@ -168,15 +180,17 @@ impl Remote for Artifacts {
     }
 
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()> {
-        self.call(|deadline| {
-            if self.registry.has_blob(&self.any(), &blob.digest, deadline)? {
+        self.moving(blob.size, |deadline| {
+            if self.has(std::slice::from_ref(blob), deadline)? == [true] {
                 return Ok(());
             }
             self.registry.push_blob(&self.any(), (&blob.digest, blob.size), deadline, &mut || {
                 let checked = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
                 let checked = checked.map_err(|why| Error::machine("cannot check a blob").because(why))?;
                 Ok(Box::new(checked) as Box<dyn Read>)
-            })
+            })?;
+            self.known.add([blob]);
+            Ok(())
         })
     }
 

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::net::{Access, Progress, Watch};
 
+/// Bytes a second that a transfer has to make: the time of those that it falls behind is lost time.
+pub const LEAST_RATE: u64 = 100 << 10;
+
 /// How long a remote may take. A call ends with an error when one of these is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -14,7 +17,7 @@ pub struct Limits {
     pub connect: Duration,
     /// While nothing comes, or goes.
     pub idle: Duration,
-    /// For a call as a whole, the transfer of a blob included.
+    /// For a call as a whole, beyond what the bytes of its blob take at [`LEAST_RATE`].
     pub total: Duration,
 }
 
@@ -23,7 +26,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(10),
-            total: Duration::from_secs(1800),
+            total: Duration::from_secs(300),
         }
     }
 }
@@ -107,27 +110,50 @@ impl Settings {
         Access {
             stall: self.limits.idle,
             connect: self.limits.connect,
-            tries: 2,
-            pause: Duration::from_millis(200),
+            tries: TRIES,
+            pause: PAUSE,
             ..(*self.access).clone()
         }
     }
 }
 
+/// How often something is tried that may go better next time.
+#[cfg_attr(not(feature = "net"), allow(dead_code))]
+pub(super) const TRIES: u32 = 3;
+/// The pause after the first try; each one after it is twice as long.
+#[cfg_attr(not(feature = "net"), allow(dead_code))]
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
 /// The end of a call.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(not(feature = "net"), allow(dead_code))]
-pub(super) struct Deadline(Instant);
+pub(super) struct Deadline {
+    began: Instant,
+    /// How much time there is.
+    all: Duration,
+}
 
 #[cfg_attr(not(feature = "net"), allow(dead_code))]
 impl Deadline {
     pub fn of(limits: Limits) -> Deadline {
-        Deadline(Instant::now() + limits.total)
+        Deadline::moving(0, limits)
+    }
+
+    /// That of a call that moves so many bytes.
+    pub fn moving(bytes: u64, limits: Limits) -> Deadline {
+        let all = limits.total.saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / LEAST_RATE));
+        Deadline { began: Instant::now(), all }
+    }
+
+    /// How much time there was.
+    #[cfg_attr(not(feature = "net"), allow(dead_code))]
+    pub fn all(self) -> Duration {
+        self.all
     }
 
     /// How long it is until then; none when it is over.
     pub fn left(self) -> Option<Duration> {
-        let left = self.0.saturating_duration_since(Instant::now());
+        let left = self.all.saturating_sub(self.began.elapsed());
         (!left.is_zero()).then_some(left)
     }
 }
@@ -137,5 +163,30 @@ impl Watch for Deadline {
 
     fn cancelled(&self) -> bool {
         self.left().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_has_the_time_that_it_takes() {
+        let second = Duration::from_secs(1);
+        let limits = Limits { connect: second, idle: second, total: second };
+        assert_eq!(Deadline::of(limits).all(), second);
+        assert_eq!(Deadline::moving(300 << 20, limits).all(), second + 3072 * second);
+        assert!(Deadline::moving(u64::MAX, limits).left().is_some());
+        let over = Deadline::of(Limits { total: Duration::ZERO, ..limits });
+        assert_eq!(over.left(), None);
+        assert!(over.cancelled());
+    }
+
+    #[test]
+    fn an_empty_variable_is_none() {
+        let variables = [("AWS_REGION", ""), ("AWS_PROFILE", "p")];
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let settings = Settings { variables, ..Settings::default() };
+        assert_eq!((settings.variable("AWS_REGION"), settings.variable("AWS_PROFILE")), (None, Some("p")));
     }
 }

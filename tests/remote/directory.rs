@@ -21,6 +21,8 @@ fn a_directory_is_a_remote() {
     assert_eq!(std::fs::read_dir(root.join("tmp")).unwrap().count(), 0, "something is left over");
     let url = format!("file://{}", root.display());
     let settings = Settings { read_only: true, ..Settings::default() };
+    #[cfg(feature = "net")]
+    crate::big::passes_in_little_memory(&format!("{url}-big"));
     only_reads(&*open(&url, &settings).unwrap(), "is read-only");
     assert!(open(&format!("{url}/none"), &settings).is_err());
     assert!(!root.join("none").exists(), "it was made to be read");

@@ -148,6 +148,8 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
     assert_eq!(remote.records(&[definition, other]).unwrap(), [None, Some(b"other".to_vec())]);
     assert!(get(remote, &large).unwrap().is_some(), "the blob went with the record");
 
+    sweeps(remote);
+
     // Many at once.
     std::thread::scope(|scope| {
         for n in 0..8u8 {
@@ -162,6 +164,26 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
             });
         }
     });
+}
+
+/// Blobs that nobody wants are taken out when they are old enough, and others are not; where a remote can do that.
+fn sweeps(remote: &dyn Remote) {
+    let (stays, goes) = (blob(b"it stays"), blob(b"it goes, and it is longer"));
+    put(remote, &stays, b"it stays").unwrap();
+    put(remote, &goes, b"it goes, and it is longer").unwrap();
+    let both = [stays.clone(), goes.clone()];
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let Some(none) = remote.sweep(&|_| false, now - 86400).unwrap() else { return };
+    assert_eq!((none.blobs, none.bytes), (0, 0), "what was put just now");
+    assert_eq!(remote.has_blobs(&both).unwrap(), [true, true]);
+    let none = remote.sweep(&|_| true, now + 86400).unwrap().unwrap();
+    assert_eq!(none.blobs, 0, "what is wanted");
+    let swept = remote.sweep(&|digest| *digest != goes.digest, now + 86400).unwrap().unwrap();
+    assert_eq!((swept.blobs, swept.bytes), (1, goes.size));
+    assert_eq!(remote.has_blobs(&both).unwrap(), [true, false]);
+    // It can be put there again.
+    put(remote, &goes, b"it goes, and it is longer").unwrap();
+    assert_eq!(get(remote, &goes).unwrap().as_deref(), Some(&b"it goes, and it is longer"[..]));
 }
 
 /// What a remote that may only be read has to do: `remote` keeps something, and refuses to change it with a message that

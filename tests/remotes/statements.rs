@@ -318,6 +318,24 @@ fn the_examples_for_ci_work() {
     let summary = fs::read_to_string(a.world.path("work/summary.md")).unwrap();
     assert!(summary.contains("2 executed"), "{summary}");
 
+    // GitLab runs the lines of a job one after the other in one shell, with its variables set.
+    let job = page.split("## GitLab").nth(1).unwrap().split("```").nth(1).unwrap();
+    let lines: String =
+        job.lines().filter_map(|line| line.strip_prefix("    - ")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    let store = job.lines().find_map(|line| line.trim().strip_prefix("ISOLITH_STORE: ")).unwrap();
+    for name in ["out.tar", "summary.md"] {
+        assert!(job.contains(name));
+        let _ = fs::remove_file(a.world.path("work").join(name));
+    }
+    let project = a.world.path("work");
+    let env = [("ISOLITH_REMOTE", url.as_str()), ("CI_PROJECT_DIR", project.to_str().unwrap())];
+    run(&a, &format!("export ISOLITH_STORE={store}\n{lines}"), &env);
+    let summary = fs::read_to_string(project.join("summary.md")).unwrap();
+    assert!(summary.contains("0 executed") && summary.contains("2 hits"), "{summary}");
+    assert!(project.join("out.tar").exists());
+    run(&a, "isolith store clear --store .isolith", &[]);
+
     // A pull request: no key to sign with, and what the other job built counts.
     fs::remove_file(b.world.path("home/.config/isolith/key")).unwrap();
     let summary = b.world.write("step-summary", "");

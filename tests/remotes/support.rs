@@ -90,7 +90,12 @@ pub struct Shared(tempfile::TempDir);
 
 impl Shared {
     pub fn new() -> Shared {
-        let dir = tempfile::Builder::new().prefix("isolith-remote-").tempdir_in(place()).unwrap();
+        Shared::at(&place())
+    }
+
+    /// One below a directory.
+    pub fn at(place: &Path) -> Shared {
+        let dir = tempfile::Builder::new().prefix("isolith-remote-").tempdir_in(place).unwrap();
         for name in ["records", "blobs", "tmp"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }

@@ -6,6 +6,7 @@
 
 mod act;
 mod call;
+mod clock;
 mod download;
 mod look_up;
 mod provenance;
@@ -53,7 +54,7 @@ pub struct RemoteSetup {
     pub write: bool,
     /// Whose records count.
     pub policy: Policy,
-    /// How long a build waits for it without progress, all in all.
+    /// How long a build waits for it all in all, beyond what the bytes that move take at `remote::LEAST_RATE`.
     pub patience: Duration,
 }
 

@@ -68,6 +68,11 @@ impl Sharing<'_> {
         !jobs.waiting.is_empty()
     }
 
+    /// What is in the queue now.
+    pub(super) fn waiting(&self) -> Vec<(NodeId, Known)> {
+        lock(&self.queue.jobs).waiting.iter().cloned().collect()
+    }
+
     /// The next job; none when all are done, or nobody takes them.
     pub(super) fn next(&self) -> Option<(NodeId, Known)> {
         let mut jobs = lock(&self.queue.jobs);

@@ -16,43 +16,32 @@ use crate::oci::image::{Packer, Part};
 use crate::remote::Blob;
 
 impl Sharing<'_> {
-    /// Makes sure that a layer is there in travelling form. None when it cannot be sent.
-    pub(super) fn send(&self, line: &Line, node: NodeId, layer: &LayerId) -> Result<Option<Option<Blob>>> {
+    /// Makes sure that a layer is there in travelling form; `there` is what is known of that. None when it cannot be
+    /// sent.
+    pub(super) fn send(
+        &self,
+        line: &Line,
+        node: NodeId,
+        layer: &LayerId,
+        there: Option<bool>,
+    ) -> Result<Option<Option<Blob>>> {
         if *layer == Manifest::empty_id() {
             return Ok(Some(None));
         }
-        let Some(manifest) = self.store.manifest(layer)? else { return Ok(None) };
-        let fs = self.store.layer_fs(layer);
-        let part = Part {
-            manifest,
-            content: Arc::new(move |entry| Ok(fs.join(entry.path.as_relative()))),
-            name: self.plan.nodes[node].name.clone(),
-            history: Default::default(),
-            annotations: BTreeMap::new(),
-            // What travels is isolith's own form, whatever it came in as.
-            original: None,
-        };
+        let Some(part) = self.part(node, layer)? else { return Ok(None) };
         let wanted = || !self.cancel.load(Ordering::Relaxed) && line.is_on();
-        let packer = Packer {
-            store: self.store,
-            compression: Compression::Zstd,
-            original: &|_, _| Err(Error::machine("a layer that travels is packed here")),
-            tell: &|_, _, _| (),
-            wanted: &wanted,
-        };
-        let as_blob = |packed: &crate::layer::Packed| {
-            let digest = packed.digest.parse();
-            let digest = digest.map_err(|_| Error::machine("the digest of a packed layer is none"))?;
-            Ok::<_, Error>(Blob { digest, size: packed.size })
-        };
+        let packer = self.packer(&wanted);
         // One that was packed before may be there; then it is not packed again.
         if let Some(packed) = packer.known(&part) {
             let blob = as_blob(&packed)?;
             let asked = vec![blob.clone()];
-            match self.ask(line, move |remote, _| remote.has_blobs(&asked)).as_deref() {
+            let there = there.or_else(|| {
+                self.ask(line, move |remote, _| remote.has_blobs(&asked)).map(|has| has == [true])
+            });
+            match there {
                 None => return Ok(None),
-                Some([true]) => return Ok(Some(Some(blob))),
-                Some(_) => {}
+                Some(true) => return Ok(Some(Some(blob))),
+                Some(false) => {}
             }
         }
         let (packed, file) = match packer.lend(&part) {
@@ -63,27 +52,61 @@ impl Sharing<'_> {
         };
         let (blob, sent) = (as_blob(&packed)?, as_blob(&packed)?);
         let gone = self.ask(line, move |remote, moved| {
-            let before = moved.load(Ordering::Relaxed);
+            let mut asked = false;
             remote.put_blob(&sent, &mut || {
+                asked = true;
                 let mut file = file
                     .try_clone()
                     .map_err(|why| Error::machine("cannot read a packed layer").because(why))?;
                 file.rewind().map_err(|why| Error::machine("cannot read a packed layer").because(why))?;
                 Ok(Box::new(Counted { file, moved: moved.clone() }))
             })?;
-            Ok(moved.load(Ordering::Relaxed) > before || sent.size == 0)
+            Ok(asked)
         });
-        match gone {
-            None => Ok(None),
-            Some(sent) => {
-                if sent {
-                    line.tally.up(blob.size);
-                    line.tally.layer_up();
-                }
-                Ok(Some(Some(blob)))
-            }
+        let Some(sent) = gone else { return Ok(None) };
+        if sent {
+            line.tally.up(blob.size);
+            line.tally.layer_up();
+        }
+        Ok(Some(Some(blob)))
+    }
+
+    /// What a layer is in travelling form, if it was packed before.
+    pub(super) fn packed_before(&self, node: NodeId, layer: &LayerId) -> Option<Blob> {
+        let part = self.part(node, layer).ok().flatten()?;
+        self.packer(&|| true).known(&part).and_then(|packed| as_blob(&packed).ok())
+    }
+
+    /// A layer of the store as it travels; none when it is not there.
+    fn part(&self, node: NodeId, layer: &LayerId) -> Result<Option<Part>> {
+        let Some(manifest) = self.store.manifest(layer)? else { return Ok(None) };
+        let fs = self.store.layer_fs(layer);
+        Ok(Some(Part {
+            manifest,
+            content: Arc::new(move |entry| Ok(fs.join(entry.path.as_relative()))),
+            name: self.plan.nodes[node].name.clone(),
+            history: Default::default(),
+            annotations: BTreeMap::new(),
+            // What travels is isolith's own form, whatever it came in as.
+            original: None,
+        }))
+    }
+
+    fn packer<'s>(&'s self, wanted: &'s (dyn Fn() -> bool + Sync)) -> Packer<'s> {
+        Packer {
+            store: self.store,
+            compression: Compression::Zstd,
+            original: &|_, _| Err(Error::machine("a layer that travels is packed here")),
+            tell: &|_, _, _| (),
+            wanted,
         }
     }
+}
+
+fn as_blob(packed: &crate::layer::Packed) -> Result<Blob> {
+    let digest = packed.digest.parse();
+    let digest = digest.map_err(|_| Error::machine("the digest of a packed layer is none"))?;
+    Ok(Blob { digest, size: packed.size })
 }
 
 /// Counts what is read.

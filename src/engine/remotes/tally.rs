@@ -39,6 +39,9 @@ pub struct RemoteReport {
     pub refused: u64,
     /// It was not used to the end of the build.
     pub off: bool,
+    /// Milliseconds that were spent waiting for it, beyond what its bytes take at 100 KiB a second.
+    #[serde(default)]
+    pub waited_ms: u64,
 }
 
 impl Tally {
@@ -85,6 +88,7 @@ impl Line {
             layers_up: get(layers_up),
             refused: get(refused),
             off: !self.is_on(),
+            waited_ms: self.waited().as_millis() as u64,
         })
     }
 }

@@ -7,14 +7,15 @@ use std::thread::Scope;
 
 use super::call::Line;
 use super::{Sharing, lock, statement, travels};
+use crate::digest::LayerId;
 use crate::engine::plan::NodeId;
 use crate::engine::state::Known;
 use crate::error::Result;
-use crate::remote::{Blob, RecordKey, Subject};
+use crate::remote::{Blob, RecordKey, Remote, Subject};
 use crate::trust::{self, Claim, Envelope, Provenance, SecretKey, Statement};
 
-/// Layers that go out at once. Packing one uses all processors.
-const AT_ONCE: usize = 2;
+/// Layers that go out at once: enough to hide how far away a remote is. They are packed into files, not into memory.
+const AT_ONCE: usize = 4;
 
 /// How long it is believed that a plan is shared, in seconds: a remote may throw things away.
 const BELIEVED: i64 = 24 * 3600;
@@ -30,6 +31,8 @@ struct Target<'a> {
     signer: &'a SecretKey,
     /// What our own records there say.
     said: Mutex<BTreeMap<Subject, Claim>>,
+    /// Layers that were packed before, and whether they were there when all of them were asked for at once.
+    there: HashMap<LayerId, bool>,
     /// Something was added.
     changed: AtomicBool,
 }
@@ -90,7 +93,9 @@ impl Sharing<'_> {
             return; // What is there already is not asked for.
         }
         let written = self.lines.iter().enumerate().filter(|(_, line)| line.writes());
-        let targets: Vec<Target> = written.map(|(at, line)| self.target((at, line), signer, goals)).collect();
+        let mut targets: Vec<Target> =
+            written.map(|(at, line)| self.target((at, line), signer, goals)).collect();
+        self.ask_for_all(&mut targets);
         std::thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
@@ -131,21 +136,45 @@ impl Sharing<'_> {
                 said.extend(claims);
             }
         }
-        Target { at, line, signer, said: Mutex::new(said), changed: AtomicBool::new(!whole) }
+        let (said, changed) = (Mutex::new(said), AtomicBool::new(!whole));
+        Target { at, line, signer, said, there: HashMap::new(), changed }
+    }
+
+    /// Asks each remote once for all layers in the queue that were packed before and that it says nothing of.
+    fn ask_for_all(&self, targets: &mut [Target]) {
+        let waiting = self.waiting();
+        for target in targets {
+            let mut packed: HashMap<LayerId, Blob> = HashMap::new();
+            for (node, known) in &waiting {
+                if self.is_new(target, *node, known) && self.takes(target.at, known) {
+                    packed.extend(self.packed_before(*node, &known.layer).map(|blob| (known.layer, blob)));
+                }
+            }
+            if packed.len() < 2 {
+                continue;
+            }
+            let (layers, blobs): (Vec<LayerId>, Vec<Blob>) = packed.into_iter().unzip();
+            let has = self.ask(target.line, move |remote, _| remote.has_blobs(&blobs)).unwrap_or_default();
+            target.there = layers.into_iter().zip(has).collect();
+        }
+    }
+
+    /// Whether our own records in a remote do not say that a node came to this.
+    fn is_new(&self, target: &Target, node: NodeId, known: &Known) -> bool {
+        let subject = Subject::Definition(self.definition(node));
+        target.line.writes()
+            && lock(&target.said).get(&subject).is_none_or(|claim| claim.layer != known.layer)
     }
 
     /// Puts one layer and its records where they are not yet.
     fn share(&self, targets: &[Target], node: NodeId, known: &Known) -> Result<()> {
         let subject = Subject::Definition(self.definition(node));
-        let is_new = |target: &&Target| {
-            target.line.writes()
-                && lock(&target.said).get(&subject).is_none_or(|claim| claim.layer != known.layer)
-        };
-        for target in targets.iter().filter(is_new) {
+        for target in targets.iter().filter(|target| self.is_new(target, node, known)) {
             if !self.takes(target.at, known) {
                 continue;
             }
-            let Some(blob) = self.send(target.line, node, &known.layer)? else { continue };
+            let there = target.there.get(&known.layer).copied();
+            let Some(blob) = self.send(target.line, node, &known.layer, there)? else { continue };
             let put = match known.remote.is_none() {
                 true => self.sign(target, node, known, &subject, blob),
                 // Whoever made it has signed it; this machine has not seen it being made.
@@ -177,11 +206,10 @@ impl Sharing<'_> {
         let statement = statement(self.plan, node, known, &claim, target.signer);
         let bytes = sealed(&statement, target.signer);
         let blobs: Vec<Blob> = claim.blob.iter().cloned().collect();
-        for subject in subjects.into_iter().flatten() {
-            let name = RecordKey { subject, writer: target.signer.public().writer() };
-            if !self.put(target.line, name, bytes.clone(), blobs.clone()) {
-                return false;
-            }
+        let writer = target.signer.public().writer();
+        let names = subjects.into_iter().flatten().map(|subject| RecordKey { subject, writer }).collect();
+        if !self.put(target.line, names, bytes, blobs) {
+            return false;
         }
         lock(&target.said).insert(*subject, claim);
         true
@@ -196,15 +224,19 @@ impl Sharing<'_> {
             let claims = trust::read(&bytes, &name, &key).unwrap_or_default();
             // Another version packs in another way; then the record does not fit the bytes.
             if claims.get(subject).is_some_and(|claim| claim.layer == known.layer && claim.blob == blob) {
-                put |= self.put(target.line, name, bytes, blob.iter().cloned().collect());
+                put |= self.put(target.line, vec![name], bytes, blob.iter().cloned().collect());
             }
         }
         put
     }
 
-    fn put(&self, line: &Line, name: RecordKey, bytes: Vec<u8>, blobs: Vec<Blob>) -> bool {
-        let size = bytes.len() as u64;
-        let done = self.ask(line, move |remote, _| remote.put_record(&name, &bytes, &blobs)).is_some();
+    /// Puts the same record under several names.
+    fn put(&self, line: &Line, names: Vec<RecordKey>, bytes: Vec<u8>, blobs: Vec<Blob>) -> bool {
+        let size = (bytes.len() * names.len()) as u64;
+        let put = move |remote: &dyn Remote, _: &_| {
+            names.iter().try_for_each(|name| remote.put_record(name, &bytes, &blobs))
+        };
+        let done = self.ask(line, put).is_some();
         if done {
             line.tally.up(size);
         }
@@ -232,7 +264,7 @@ impl Sharing<'_> {
             blobs.dedup();
             let name = RecordKey { subject: plan, writer: target.signer.public().writer() };
             // A plan with more layers than fit is answered by their own records.
-            if bytes.len() <= crate::remote::MOST_RECORD && !self.put(target.line, name, bytes, blobs) {
+            if bytes.len() <= crate::remote::MOST_RECORD && !self.put(target.line, vec![name], bytes, blobs) {
                 return;
             }
         }

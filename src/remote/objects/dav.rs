@@ -13,7 +13,7 @@ use ureq::http::{Method, Request, StatusCode, header};
 use super::super::address::Address;
 use super::super::{Blob, Settings};
 use super::transport::Transport;
-use super::{Call, Objects, services};
+use super::{Call, Failed, Objects, services};
 use crate::error::{Error, Result};
 use crate::net::RESERVED;
 
@@ -54,9 +54,9 @@ impl Dav {
         path: &str,
         blob: &Blob,
         bytes: &mut dyn Read,
-    ) -> Result<()> {
-        let failed = |why: opendal::Error| to.failed("write", path, call.deadline, &why);
-        call.run_again(|| to.operator.create_dir("tmp/")).map_err(failed)?;
+    ) -> Result<(), Failed> {
+        let failed = |why: opendal::Error| to.try_failed("write", path, call, &why);
+        call.run(to.operator.create_dir("tmp/")).map_err(failed)?;
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let unique =
@@ -70,33 +70,47 @@ impl Dav {
         moved
     }
 
-    fn send(&self, to: &Objects, call: &Call, path: &str, blob: &Blob, bytes: &mut dyn Read) -> Result<()> {
+    fn send(
+        &self,
+        to: &Objects,
+        call: &Call,
+        path: &str,
+        blob: &Blob,
+        bytes: &mut dyn Read,
+    ) -> Result<(), Failed> {
         let what = || Error::machine(format!("cannot write `{path}` of {}", to.name));
         let mut request = Request::builder().method(Method::PUT).uri(format!("{}{path}", self.root));
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         let request = request.body(()).map_err(|why| what().because(why))?;
-        let mut bytes = Ahead { from: bytes, now: Vec::new(), at: 0, next: Vec::new(), failed: None };
+        let moved = &self.transport.moved;
+        let mut bytes = Ahead { from: bytes, now: Vec::new(), at: 0, next: Vec::new(), failed: None, moved };
         bytes.fill().map_err(|why| what().because(why))?;
         let body = SendBody::from_reader(&mut bytes);
         let sent = self.transport.send(request, body, Some(blob.size), call.deadline);
         if let Some(why) = bytes.failed {
-            return Err(what().because(why));
+            return Err(what().because(why).into());
         }
         let response = sent.map_err(|why| {
-            let error = what().because(match why {
-                crate::net::Failure::Passing(why) | crate::net::Failure::Final(why) => why,
-                crate::net::Failure::Cancelled => "interrupted".to_string(),
-            });
-            super::super::late(&to.name, call.deadline, to.limits, error)
+            let (why, passing) = match why {
+                crate::net::Failure::Passing(why) => (why, true),
+                crate::net::Failure::Final(why) => (why, false),
+                crate::net::Failure::Cancelled => ("interrupted".to_string(), false),
+            };
+            let error = super::super::late(&to.name, call.deadline, what().because(why));
+            Failed { error, passing }
         })?;
         match response.status() {
             status if status.is_success() => Ok(()),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(what().because(format!("the server says {status}")).hint(LOGIN))
+                Err(what().because(format!("the server says {status}")).hint(LOGIN).into())
             }
-            status => Err(what().because(format!("the server says {status}"))),
+            status => {
+                let full = status == StatusCode::INSUFFICIENT_STORAGE;
+                let passing = status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && !full);
+                Err(Failed { error: what().because(format!("the server says {status}")), passing })
+            }
         }
     }
 }
@@ -109,6 +123,7 @@ struct Ahead<'a> {
     at: usize,
     next: Vec<u8>,
     failed: Option<io::Error>,
+    moved: &'a AtomicU64,
 }
 
 impl Ahead<'_> {
@@ -132,6 +147,7 @@ impl Read for Ahead<'_> {
         let n = buffer.len().min(self.now.len() - self.at);
         buffer[..n].copy_from_slice(&self.now[self.at..self.at + n]);
         self.at += n;
+        self.moved.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
 }

@@ -9,38 +9,38 @@
 
 mod dav;
 mod services;
+mod sweep;
 mod transport;
 
 use std::future::Future;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use opendal::{Buffer, BufferStream, ErrorKind, HttpTransporter, OperationContext, Operator};
 
 use self::dav::Dav;
 use self::transport::{DEADLINE, Transport};
 use super::address::Address;
-use super::settings::Deadline;
-use super::{Blob, Limits, MOST_RECORD, Reader, RecordKey, Remote, Settings, Source, parallel};
+use super::known::Known;
+use super::settings::{Deadline, PAUSE, TRIES};
+use super::{Blob, Limits, MOST_RECORD, Reader, RecordKey, Remote, Settings, Source, Swept, parallel};
 use crate::error::{Error, Result};
-use crate::oci::Checked;
+use crate::oci::{Checked, Digest};
 
 /// How much of a blob is sent at a time, in bytes; parts of S3 have at least 5 MiB.
 const PART: usize = 8 << 20;
 /// The most parts that services take for one object.
 const MOST_PARTS: u64 = 10_000;
-/// How often a request is made that may go better next time.
-const TRIES: u32 = 2;
-/// The pause between.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Records and blobs as objects.
 pub(super) struct Objects {
     name: String,
     operator: Operator,
     limits: Limits,
+    known: Known,
+    transport: Arc<Transport>,
     /// How big files get into a WebDAV server, for which opendal would take them into memory.
     dav: Option<Dav>,
     /// Nothing can be replaced: the cache of GitHub Actions.
@@ -54,11 +54,12 @@ impl Objects {
             .with_http_transport(HttpTransporter::new(transport::Shared(transport.clone())));
         let operator = services::service(address, settings)?.with_context(context);
         let dav = match address.scheme.starts_with("webdav") {
-            true => Some(Dav::new(address, settings, transport)?),
+            true => Some(Dav::new(address, settings, transport.clone())?),
             false => None,
         };
         let (name, frozen) = (address.shown(), address.scheme == "ghac");
-        Ok(Objects { name, operator, limits: settings.limits, dav, frozen })
+        let known = Known::default();
+        Ok(Objects { name, operator, limits: settings.limits, known, transport, dav, frozen })
     }
 
     fn record_path(key: &RecordKey) -> String {
@@ -76,7 +77,11 @@ impl Objects {
         if self.dav.is_some() && why.kind() == ErrorKind::PermissionDenied {
             error = error.hint(dav::LOGIN);
         }
-        super::late(&self.name, deadline, self.limits, error)
+        super::late(&self.name, deadline, error)
+    }
+
+    fn try_failed(&self, verb: &str, path: &str, call: &Call, why: &opendal::Error) -> Failed {
+        Failed { passing: why.is_temporary(), error: self.failed(verb, path, call.deadline, why) }
     }
 
     /// The length of an object; none when it is not there.
@@ -115,8 +120,8 @@ impl Objects {
     }
 
     /// Sends a blob in parts, in memory that does not grow with it.
-    fn send(&self, call: &Call, path: &str, blob: &Blob, bytes: &mut dyn Read) -> Result<()> {
-        let failed = |why: opendal::Error| self.failed("write", path, call.deadline, &why);
+    fn send(&self, call: &Call, path: &str, blob: &Blob, bytes: &mut dyn Read) -> Result<(), Failed> {
+        let failed = |why: opendal::Error| self.try_failed("write", path, call, &why);
         let part = PART.max(usize::try_from(blob.size.div_ceil(MOST_PARTS)).unwrap_or(usize::MAX));
         let mut writer =
             call.run(self.operator.writer_with(path).chunk(part).into_future()).map_err(failed)?;
@@ -151,7 +156,8 @@ impl Remote for Objects {
 
     fn put_record(&self, key: &RecordKey, bytes: &[u8], blobs: &[Blob]) -> Result<()> {
         super::expect_short(key, bytes)?;
-        super::expect_all(&self.name, key, blobs, &self.has_blobs(blobs)?)?;
+        let others = self.known.others(blobs);
+        super::expect_all(&self.name, key, &others, &self.has_blobs(&others)?)?;
         let (call, path) = (Call::new(self.limits)?, Self::record_path(key));
         let write = || self.operator.write(&path, bytes.to_vec());
         match call.run_again(write) {
@@ -165,7 +171,9 @@ impl Remote for Objects {
     }
 
     fn has_blobs(&self, blobs: &[Blob]) -> Result<Vec<bool>> {
-        parallel::all(blobs, |blob| self.has(blob))
+        let has = parallel::all(blobs, |blob| self.has(blob))?;
+        self.known.add(blobs.iter().zip(&has).filter(|(_, has)| **has).map(|(blob, _)| blob));
+        Ok(has)
     }
 
     fn blob(&self, blob: &Blob, range: Option<Range<u64>>, read: Reader) -> Result<bool> {
@@ -174,7 +182,7 @@ impl Remote for Objects {
         if range.start > range.end || range.end > blob.size {
             return Ok(false);
         }
-        let (call, path) = (Call::new(self.limits)?, Self::blob_path(blob)?);
+        let (call, path) = (Call::moving(range.end - range.start, self.limits)?, Self::blob_path(blob)?);
         if range.is_empty() {
             let there = self.length(&call, &path)? == Some(blob.size);
             return if there { read(&mut io::empty()).map(|()| true) } else { Ok(false) };
@@ -225,16 +233,23 @@ impl Remote for Objects {
     }
 
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()> {
-        let (call, path) = (Call::new(self.limits)?, Self::blob_path(blob)?);
-        if self.length(&call, &path)? == Some(blob.size) {
-            return Ok(());
+        let (call, path) = (Call::moving(blob.size, self.limits)?, Self::blob_path(blob)?);
+        if self.length(&call, &path)? != Some(blob.size) {
+            call.again(|| {
+                let bytes = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
+                let mut bytes = bytes.map_err(|why| Error::machine("cannot check a blob").because(why))?;
+                match &self.dav {
+                    Some(dav) => dav.put(self, &call, &path, blob, &mut bytes),
+                    None => self.send(&call, &path, blob, &mut bytes),
+                }
+            })?;
         }
-        let bytes = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
-        let mut bytes = bytes.map_err(|why| Error::machine("cannot check a blob").because(why))?;
-        match &self.dav {
-            Some(dav) => dav.put(self, &call, &path, blob, &mut bytes),
-            None => self.send(&call, &path, blob, &mut bytes),
-        }
+        self.known.add([blob]);
+        Ok(())
+    }
+
+    fn moved(&self) -> Option<u64> {
+        Some(self.transport.moved.load(Ordering::Relaxed))
     }
 
     fn keys(&self) -> Result<Vec<RecordKey>> {
@@ -242,13 +257,7 @@ impl Remote for Objects {
             return Err(Error::usage(format!("{} cannot be listed", self.name))
                 .hint("the cache of GitHub Actions has no list; `gh cache list` shows its entries"));
         }
-        let call = Call::new(self.limits)?;
-        let found = call.run_again(|| self.operator.list_with("records/").recursive(true).into_future());
-        let entries = match found {
-            Ok(entries) => entries,
-            Err(why) if is_absent(&why) => return Ok(Vec::new()),
-            Err(why) => return Err(self.failed("list", "records", call.deadline, &why)),
-        };
+        let entries = self.list("records/")?;
         let key = |entry: &opendal::Entry| {
             let key: RecordKey = entry.name().parse().ok()?;
             (Self::record_path(&key) == entry.path()).then_some(key)
@@ -269,6 +278,23 @@ impl Remote for Objects {
             Err(why) => Err(self.failed("remove", &path, call.deadline, &why)),
         }
     }
+
+    fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
+        self.delete_unwanted(wanted, before).map(Some)
+    }
+}
+
+/// A try that failed.
+struct Failed {
+    error: Error,
+    /// It may go better next time.
+    passing: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { error, passing: false }
+    }
 }
 
 /// One call: an executor on the thread of the caller, and the end of its time. No thread is made for it, so none has to
@@ -280,29 +306,49 @@ struct Call {
 
 impl Call {
     fn new(limits: Limits) -> Result<Call> {
+        Call::moving(0, limits)
+    }
+
+    /// One that moves so many bytes.
+    fn moving(bytes: u64, limits: Limits) -> Result<Call> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|why| Error::machine("cannot wait for the network").because(why))?;
-        Ok(Call { runtime, deadline: Deadline::of(limits) })
+        Ok(Call { runtime, deadline: Deadline::moving(bytes, limits) })
     }
 
     fn run<T>(&self, work: impl Future<Output = opendal::Result<T>>) -> opendal::Result<T> {
         self.runtime.block_on(DEADLINE.scope(self.deadline, work))
     }
 
-    /// Runs it once more when that may go better.
+    /// Runs it again when that may go better.
     fn run_again<T, F: Future<Output = opendal::Result<T>>>(
         &self,
         work: impl Fn() -> F,
     ) -> opendal::Result<T> {
+        self.tries(|| self.run(work()), opendal::Error::is_temporary)
+    }
+
+    /// The same for what takes more than one request.
+    fn again(&self, work: impl FnMut() -> Result<(), Failed>) -> Result<()> {
+        self.tries(work, |failed| failed.passing).map_err(|failed| failed.error)
+    }
+
+    fn tries<T, E>(
+        &self,
+        mut work: impl FnMut() -> Result<T, E>,
+        passing: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let mut time = PAUSE;
         for _ in 1..TRIES {
-            match self.run(work()) {
-                Err(why) if why.is_temporary() && self.deadline.left().is_some_and(|left| left > PAUSE) => {
-                    std::thread::sleep(PAUSE);
+            match work() {
+                Err(why) if passing(&why) && self.deadline.left().is_some_and(|left| left > time) => {
+                    std::thread::sleep(time);
+                    time *= 2;
                 }
                 done => return done,
             }
         }
-        self.run(work())
+        work()
     }
 
     /// The first piece of a stream, which is opened once more when that may go better.

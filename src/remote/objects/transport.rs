@@ -6,6 +6,7 @@
 
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -29,11 +30,13 @@ tokio::task_local! {
 pub(super) struct Transport {
     access: Access,
     agents: Agents,
+    /// Bytes of bodies that have gone and come.
+    pub moved: Arc<AtomicU64>,
 }
 
 impl Transport {
     pub fn new(access: Access) -> Transport {
-        Transport { access, agents: Agents::default() }
+        Transport { access, agents: Agents::default(), moved: Arc::default() }
     }
 
     /// Sends a request. The body comes from `body`, which has `length` bytes.
@@ -77,7 +80,7 @@ impl Transport {
         let (parts, body) = request.into_parts();
         let length = (needs_body || !body.is_empty()).then_some(body.len() as u64);
         let sent = match length {
-            Some(_) => SendBody::from_owned_reader(body),
+            Some(_) => SendBody::from_owned_reader(Counted { from: body, moved: self.moved.clone() }),
             None => SendBody::none(),
         };
         let response =
@@ -93,18 +96,34 @@ impl Transport {
             StatusCode::UNAUTHORIZED => return Err(refused(ErrorKind::PermissionDenied)),
             StatusCode::TOO_MANY_REQUESTS => return Err(refused(ErrorKind::RateLimited).set_temporary()),
             StatusCode::INSUFFICIENT_STORAGE => return Err(refused(ErrorKind::Unexpected)),
+            _ if status.is_server_error() => return Err(refused(ErrorKind::Unexpected).set_temporary()),
             _ => {}
         }
         let (parts, body) = response.into_parts();
         let length = parts.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok()).filter(|_| !is_head);
         let reader = body.into_with_config().limit(u64::MAX).reader();
+        let reader = Counted { from: reader, moved: self.moved.clone() };
         Ok(Response::from_parts(parts, HttpBody::new(Body(Mutex::new(Some(reader))), length)))
     }
 }
 
 /// A body as a stream; none once it has ended.
-struct Body(Mutex<Option<BodyReader<'static>>>);
+struct Body(Mutex<Option<Counted<BodyReader<'static>>>>);
+
+/// Counts what is read.
+struct Counted<R> {
+    from: R,
+    moved: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.moved.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
 
 impl Stream for Body {
     type Item = opendal::Result<Buffer>;

@@ -3,19 +3,21 @@
 //! Spoken here and not through opendal, which holds a whole value in memory and asks for one at a time: blobs go and
 //! come in pieces, and all records of a look-up are one round trip.
 
+mod sweep;
 mod wire;
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use self::wire::{Answer, Connection};
 use super::address::Address;
-use super::settings::Deadline;
-use super::{Blob, Limits, MOST_RECORD, Reader, RecordKey, Remote, Settings, Source};
+use super::known::Known;
+use super::settings::{Deadline, PAUSE, TRIES};
+use super::{Blob, Limits, MOST_RECORD, Reader, RecordKey, Remote, Settings, Source, Swept};
 use crate::error::{Error, Result};
-use crate::oci::Checked;
+use crate::oci::{Checked, Digest};
 
 /// How much of a blob goes or comes at a time, in bytes.
 const PIECE: usize = 2 << 20;
@@ -36,6 +38,9 @@ pub(super) struct Redis {
     limits: Limits,
     kept: Mutex<Vec<Connection>>,
     count: AtomicU64,
+    known: Known,
+    /// Bytes that have gone and come.
+    moved: Arc<AtomicU64>,
 }
 
 /// Why a call went wrong.
@@ -46,6 +51,20 @@ enum Trouble {
     Refused(String),
     /// Whoever gives or takes the bytes.
     Ours(Error),
+}
+
+impl Trouble {
+    /// Whether it may go better next time.
+    fn passes(&self) -> bool {
+        match self {
+            Trouble::Io(why) => why.kind() != ErrorKind::TimedOut,
+            Trouble::Refused(why) => {
+                let word = why.split(' ').next().unwrap_or_default();
+                ["BUSY", "LOADING", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"].contains(&word)
+            }
+            Trouble::Ours(_) => false,
+        }
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -94,6 +113,8 @@ impl Redis {
             limits: settings.limits,
             kept: Mutex::default(),
             count: AtomicU64::new(0),
+            known: Known::default(),
+            moved: Arc::default(),
         })
     }
 
@@ -106,7 +127,7 @@ impl Redis {
     }
 
     fn connect(&self, deadline: Deadline) -> Result<Connection, Trouble> {
-        let mut connection = Connection::open(&self.host, self.limits)?;
+        let mut connection = Connection::open(&self.host, self.limits, self.moved.clone())?;
         let mut first: Vec<Vec<&[u8]>> = Vec::new();
         if let Some((user, secret)) = &self.login {
             first.push(match user.is_empty() {
@@ -123,13 +144,21 @@ impl Redis {
         Ok(connection)
     }
 
-    /// Runs a call on a connection. One that was kept may have ended meanwhile: then a new one is tried.
-    fn call<T>(&self, mut work: impl FnMut(&mut Connection, Deadline) -> Result<T, Trouble>) -> Result<T> {
-        let deadline = Deadline::of(self.limits);
-        let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let was_kept = kept.is_some();
-        let mut attempt = |kept: Option<Connection>| {
-            let mut connection = match kept {
+    /// Runs a call on a connection.
+    fn call<T>(&self, work: impl FnMut(&mut Connection, Deadline) -> Result<T, Trouble>) -> Result<T> {
+        self.within(Deadline::of(self.limits), work)
+    }
+
+    /// The same with a given end. What may go better next time is tried again; a connection that was kept may have
+    /// ended meanwhile, so another one is made then.
+    fn within<T>(
+        &self,
+        deadline: Deadline,
+        mut work: impl FnMut(&mut Connection, Deadline) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let mut attempt = |first: bool| {
+            let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner()).pop();
+            let mut connection = match kept.filter(|_| first) {
                 Some(connection) => connection,
                 None => self.connect(deadline)?,
             };
@@ -138,12 +167,19 @@ impl Redis {
             if kept.len() < MOST_KEPT {
                 kept.push(connection);
             }
-            Ok(done)
+            Ok::<T, Trouble>(done)
         };
-        let done = match attempt(kept) {
-            Err(Trouble::Io(why)) if was_kept && why.kind() != ErrorKind::TimedOut => attempt(None),
-            done => done,
-        };
+        let (mut done, mut time) = (attempt(true), PAUSE);
+        for _ in 1..TRIES {
+            match &done {
+                Err(trouble) if trouble.passes() && deadline.left().is_some_and(|left| left > time) => {
+                    std::thread::sleep(time);
+                    time *= 2;
+                    done = attempt(false);
+                }
+                _ => break,
+            }
+        }
         done.map_err(|trouble| self.failed(trouble, deadline))
     }
 
@@ -166,7 +202,7 @@ impl Redis {
                 what().because(format!("the server says {why}")).hint(hint)
             }
         };
-        super::late(&self.name, deadline, self.limits, error)
+        super::late(&self.name, deadline, error)
     }
 
     /// The lengths of strings; 0 where there is none.
@@ -253,7 +289,8 @@ impl Remote for Redis {
 
     fn put_record(&self, key: &RecordKey, bytes: &[u8], blobs: &[Blob]) -> Result<()> {
         super::expect_short(key, bytes)?;
-        super::expect_all(&self.name, key, blobs, &self.has_blobs(blobs)?)?;
+        let others = self.known.others(blobs);
+        super::expect_all(&self.name, key, &others, &self.has_blobs(&others)?)?;
         let name = self.record_name(key);
         self.call(|connection, deadline| good(one(connection, vec![b"SET", &name, bytes], deadline)?))
     }
@@ -265,7 +302,9 @@ impl Remote for Redis {
             0 => self.exists(name),
             size => Ok(length == size),
         };
-        blobs.iter().zip(&names).zip(lengths).map(has).collect()
+        let has: Vec<bool> = blobs.iter().zip(&names).zip(lengths).map(has).collect::<Result<_>>()?;
+        self.known.add(blobs.iter().zip(&has).filter(|(_, has)| **has).map(|(blob, _)| blob));
+        Ok(has)
     }
 
     fn blob(&self, blob: &Blob, range: Option<Range<u64>>, read: Reader) -> Result<bool> {
@@ -274,7 +313,7 @@ impl Remote for Redis {
         {
             return Ok(false);
         }
-        let deadline = Deadline::of(self.limits);
+        let deadline = Deadline::moving(range.end - range.start, self.limits);
         let (at, end) = (range.start, range.end);
         let mut body = Body {
             redis: self,
@@ -288,7 +327,7 @@ impl Remote for Redis {
         };
         let done = read(&mut body);
         match body.failed {
-            Some(error) => Err(super::late(&self.name, deadline, self.limits, error)),
+            Some(error) => Err(super::late(&self.name, deadline, error)),
             None => done.map(|()| true),
         }
     }
@@ -303,50 +342,33 @@ impl Remote for Redis {
             return Ok(());
         }
         let name = self.blob_name(blob)?;
-        self.call(|connection, deadline| {
+        self.within(Deadline::moving(blob.size, self.limits), |connection, deadline| {
             let bytes = source().map_err(Trouble::Ours)?;
             let mut bytes = Checked::new(bytes, blob.digest.clone(), Some(blob.size))?;
             self.send(connection, blob, &name, &mut bytes, deadline)
-        })
+        })?;
+        self.known.add([blob]);
+        Ok(())
+    }
+
+    fn moved(&self) -> Option<u64> {
+        Some(self.moved.load(Ordering::Relaxed))
     }
 
     fn keys(&self) -> Result<Vec<RecordKey>> {
-        let prefix = format!("{}records/", self.prefix);
-        // What means something in a pattern is taken for itself.
-        let pattern: String = prefix
-            .chars()
-            .flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] })
-            .chain(['*'])
-            .collect();
-        self.call(|connection, deadline| {
-            let (mut keys, mut cursor) = (Vec::new(), "0".to_string());
-            loop {
-                let command =
-                    vec![&b"SCAN"[..], cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", b"1000"];
-                let answer = one(connection, command, deadline)?;
-                let Answer::Several(parts) = answer else { return Err(odd()) };
-                let Ok([next, Answer::Several(names)]) = <[Answer; 2]>::try_from(parts) else {
-                    return Err(odd());
-                };
-                for name in names {
-                    let name = String::from_utf8(bytes_of(name)?).unwrap_or_default();
-                    keys.extend(name.strip_prefix(&prefix).and_then(|name| name.parse::<RecordKey>().ok()));
-                }
-                cursor = String::from_utf8(bytes_of(next)?).map_err(|_| odd())?;
-                if cursor == "0" {
-                    break;
-                }
-            }
-            // A key may come twice while the server moves things.
-            keys.sort_unstable();
-            keys.dedup();
-            Ok(keys)
-        })
+        let mut keys: Vec<RecordKey> =
+            self.names("records")?.iter().filter_map(|name| name.parse().ok()).collect();
+        keys.sort_unstable();
+        Ok(keys)
     }
 
     fn remove(&self, key: &RecordKey) -> Result<bool> {
         let name = self.record_name(key);
         self.call(|connection, deadline| Ok(number(one(connection, vec![b"DEL", &name], deadline)?)? > 0))
+    }
+
+    fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
+        self.delete_unwanted(wanted, before).map(Some)
     }
 }
 
@@ -368,7 +390,7 @@ impl Read for Body<'_> {
             let last = self.end.min(self.at + PIECE as u64);
             let (from, to) = (self.at.to_string(), (last - 1).to_string());
             let command = vec![&b"GETRANGE"[..], &self.name, from.as_bytes(), to.as_bytes()];
-            let piece = self.redis.call(|connection, _| {
+            let piece = self.redis.within(self.deadline, |connection, _| {
                 let answer = connection.ask(std::slice::from_ref(&command), PIECE, self.deadline)?;
                 bytes_of(answer.into_iter().next().ok_or_else(odd)?)
             });

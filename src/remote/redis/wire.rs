@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::Limits;
 use super::super::settings::Deadline;
@@ -29,11 +31,12 @@ pub(super) enum Answer {
 /// A connection.
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
+    moved: Arc<AtomicU64>,
 }
 
 impl Connection {
-    /// Connects to `host:port`.
-    pub fn open(host: &str, limits: Limits) -> io::Result<Connection> {
+    /// Connects to `host:port`; bytes that go and come are added to `moved`.
+    pub fn open(host: &str, limits: Limits, moved: Arc<AtomicU64>) -> io::Result<Connection> {
         let mut last = io::Error::new(ErrorKind::NotFound, "the host is not known");
         for address in host.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, limits.connect) {
@@ -41,7 +44,7 @@ impl Connection {
                     stream.set_nodelay(true)?;
                     stream.set_read_timeout(Some(limits.idle))?;
                     stream.set_write_timeout(Some(limits.idle))?;
-                    return Ok(Connection { stream: BufReader::with_capacity(64 << 10, stream) });
+                    return Ok(Connection { stream: BufReader::with_capacity(64 << 10, stream), moved });
                 }
                 Err(why) => last = why,
             }
@@ -68,7 +71,11 @@ impl Connection {
                     bytes.extend_from_slice(b"\r\n");
                 }
             }
-            self.stream.get_mut().write_all(&bytes).map_err(stalled)?;
+            for piece in bytes.chunks(64 << 10) {
+                in_time(deadline)?;
+                self.stream.get_mut().write_all(piece).map_err(stalled)?;
+                self.moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
             for _ in together {
                 answers.push(self.answer(most, deadline, 0)?);
             }
@@ -128,7 +135,10 @@ impl Connection {
             in_time(deadline)?;
             match self.stream.read(bytes) {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server hung up")),
-                Ok(n) => bytes = &mut bytes[n..],
+                Ok(n) => {
+                    self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                    bytes = &mut bytes[n..];
+                }
                 Err(why) if why.kind() == ErrorKind::Interrupted => {}
                 Err(why) => return Err(stalled(why)),
             }
@@ -171,7 +181,7 @@ mod tests {
         let server = std::thread::spawn(move || listener.accept().unwrap().0.write_all(bytes));
         let second = Duration::from_secs(1);
         let limits = Limits { connect: second, idle: second, total: second };
-        let mut connection = Connection::open(&host, limits).unwrap();
+        let mut connection = Connection::open(&host, limits, Arc::default()).unwrap();
         let answers = connection.ask(&[vec![b"PING"]], 100, Deadline::of(limits));
         server.join().unwrap().unwrap();
         answers

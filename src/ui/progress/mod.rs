@@ -44,7 +44,8 @@ pub(super) fn summary(
         let refused =
             if remote.refused > 0 { format!(", {} refused", remote.refused) } else { String::new() };
         let hits = text::count(remote.hits as usize, "hit");
-        line += &format!("; {}: {hits}, {down} down, {up} up{refused}", remote.name);
+        let off = if remote.off { ", then off" } else { "" };
+        line += &format!("; {}: {hits}, {down} down, {up} up{refused}{off}", remote.name);
     }
     if !remotes.is_empty() {
         line += &format!("; {} saved", text::duration(saved(steps)));
