@@ -47,8 +47,8 @@ impl Reapi {
         Ok(Reapi { server: Server::open(address, settings)?, abilities: OnceLock::new() })
     }
 
-    fn deadline(&self) -> Deadline {
-        Deadline::of(self.server.limits)
+    fn deadline(&self, bytes: u64) -> Deadline {
+        Deadline::moving(bytes, self.server.limits)
     }
 
     fn can(&self, deadline: Deadline) -> Result<&Abilities> {
@@ -151,7 +151,7 @@ impl Remote for Reapi {
     }
 
     fn records(&self, keys: &[RecordKey]) -> Result<Vec<Option<Vec<u8>>>> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(0);
         let results = self.results(keys, deadline)?;
         let elsewhere = |held: &Held| match held {
             Held::Elsewhere(digest) => Some(digest.clone()),
@@ -169,7 +169,7 @@ impl Remote for Reapi {
 
     fn put_record(&self, key: &RecordKey, bytes: &[u8], blobs: &[Blob]) -> Result<()> {
         super::expect_short(key, bytes)?;
-        let deadline = self.deadline();
+        let deadline = self.deadline(0);
         let can = self.can(deadline)?;
         self.expect_updates(can)?;
         let digests: Vec<Digest> = blobs.iter().map(of_blob).collect::<Result<_>>()?;
@@ -187,7 +187,7 @@ impl Remote for Reapi {
 
     fn has_blobs(&self, blobs: &[Blob]) -> Result<Vec<bool>> {
         let digests: Vec<Digest> = blobs.iter().map(of_blob).collect::<Result<_>>()?;
-        let missing = self.server.missing(&digests, self.deadline())?;
+        let missing = self.server.missing(&digests, self.deadline(0))?;
         Ok(digests.iter().map(|digest| !missing.contains(&digest.hash)).collect())
     }
 
@@ -206,12 +206,12 @@ impl Remote for Reapi {
             };
             return if there { read(&mut io::empty()).map(|()| true) } else { Ok(false) };
         }
-        let deadline = self.deadline();
+        let deadline = self.deadline(blob.size);
         self.server.receive(self.can(deadline)?, blob, range, read, deadline)
     }
 
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(blob.size);
         let can = self.can(deadline)?;
         let digest = of_blob(blob)?;
         if self.server.missing(std::slice::from_ref(&digest), deadline)?.is_empty() {
@@ -242,7 +242,7 @@ impl Remote for Reapi {
     }
 
     fn remove(&self, key: &RecordKey) -> Result<bool> {
-        let deadline = self.deadline();
+        let deadline = self.deadline(0);
         let there = self.results(std::slice::from_ref(key), deadline)?;
         if there.iter().all(|held| matches!(held, Held::Nothing)) {
             return Ok(false);

@@ -15,7 +15,7 @@ use tonic::{Code, Response, Status};
 
 use super::super::address::Address;
 use super::super::settings::Deadline;
-use super::super::{Limits, Settings};
+use super::super::{LEAST_RATE, Limits, Settings};
 use super::connection::channel;
 use super::headers::Headers;
 use super::re;
@@ -26,8 +26,6 @@ use crate::error::{Error, Result};
 pub(super) const TRIES: usize = 2;
 /// The pause between.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// Bytes a second that a request may take at the least, beside the time in which nothing has to come.
-const LEAST_RATE: usize = 100 << 10;
 /// The longest answer that is taken, in bytes. Servers send up to 4 MiB at a time, most of them.
 const MOST_ANSWER: usize = 16 << 20;
 /// Requests under way at a time.
@@ -161,9 +159,9 @@ impl Server {
             Code::Unimplemented => {
                 "it has to have a ContentAddressableStorage and an ActionCache of version 2"
             }
-            _ => return super::super::late(&self.name, deadline, self.limits, error),
+            _ => return super::super::late(&self.name, deadline, error),
         };
-        super::super::late(&self.name, deadline, self.limits, error.hint(hint))
+        super::super::late(&self.name, deadline, error.hint(hint))
     }
 }
 
@@ -192,7 +190,7 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     let Some(left) = deadline.left() else { return Err(Status::deadline_exceeded("no time is left")) };
-    let patience = left.min(idle + Duration::from_millis((bytes * 1000 / LEAST_RATE) as u64));
+    let patience = left.min(idle + Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE));
     match tokio::time::timeout(patience, work).await {
         Ok(done) => done,
         Err(_) => Err(Status::deadline_exceeded("the server has stalled")),

@@ -3,12 +3,14 @@
 
 mod bad;
 mod fake;
+mod guard;
 
 use std::sync::Arc;
 
 use isolith::net::Access;
 use isolith::remote::{Header, Settings, open};
 
+use self::guard::guarded;
 use crate::servers::Server;
 use crate::suite::{blob, conforms_unlisted, key, only_reads_known, put};
 use crate::{any_key, big, settings};
@@ -67,7 +69,7 @@ fn tls_a_token_and_a_header() {
         variable: "ACCOUNT".to_string(),
         value: value.map(str::to_string),
     });
-    let server = Server::guarded(&behind);
+    let server = guarded(&behind);
     let url = format!("grpcs://{}/team/cache", server.host());
     let access = Access { certificates: Some(server.dir.path().join("ca.pem")), ..Access::default() };
     let access = Arc::new(access);

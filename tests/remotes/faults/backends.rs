@@ -53,6 +53,17 @@ const REDIS: &[&str] = &[
     "HTTP/1.1 400 Bad Request\r\n\r\n",
 ];
 
+/// A server's settings, then: the end of the connection (GOAWAY), of the first stream (RST_STREAM), an empty answer, a frame
+/// longer than may be; and what is no HTTP/2 at all.
+const HTTP2: &[&str] = &[
+    "\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x02",
+    "\0\0\0\x04\0\0\0\0\0\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07",
+    "\0\0\0\x04\0\0\0\0\0\0\0\x05\0\x01\0\0\0\x01hello",
+    "\x7f\x7f\x7f\x04\0\0\0\0\0",
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    "SSH-2.0-OpenSSH_9.2\r\n",
+];
+
 pub fn registry() -> Backend {
     let server = DockerRegistry::open();
     let port = server.host().rsplit(':').next().unwrap().parse().unwrap();
@@ -110,6 +121,14 @@ pub fn redis() -> Backend {
         }
     });
     Backend { name: "redis", port, url, answers: REDIS, lose, _server: Box::new(server) }
+}
+
+pub fn reapi() -> Backend {
+    let server = Server::reapi();
+    let blobs = server.dir.path().join("cache/cas/objects");
+    let url = |port, _| format!("grpc://127.0.0.1:{port}/team/cache");
+    let lose = Box::new(move |_, dice: &mut Dice| remove_some(&blobs, dice));
+    Backend { name: "buildbox-casd", port: server.port, url, answers: HTTP2, lose, _server: Box::new(server) }
 }
 
 /// Files below a directory, in their order.

@@ -234,3 +234,8 @@ fn trouble_with_webdav() {
 fn trouble_with_redis() {
     through(backends::redis());
 }
+
+#[test]
+fn trouble_with_the_remote_execution_api() {
+    through(backends::reapi());
+}

@@ -67,7 +67,7 @@ impl Dice {
             6 => Fault::StallDown(self.bytes()),
             7 => Fault::FlipUp(self.bytes()),
             8 => Fault::FlipDown(self.bytes()),
-            _ => Fault::Answer(self.roll(6), self.pick(answers)),
+            _ => Fault::Answer(self.roll(6), self.pick::<&str>(answers)),
         }
     }
 }
