@@ -50,9 +50,9 @@ fn noise() -> String {
 
 fn goes_on(backend: Backend) {
     let (proxy, a, b) = machines(&backend, 2);
-    // Fast enough, and a layer that takes longer than twice the patience: some MiB of it may wait on the way, in buffers
-    // of the kernel.
-    proxy.all(Fault::Slow(2 << 20));
+    // Fast enough, and a layer that takes longer than the patience. What goes up is out of sight while it waits in buffers of
+    // the kernel, some MiB; what comes down comes over several connections.
+    let (up, down) = (Fault::Slow(2 << 20), Fault::Slow(1 << 20));
     let built = |world: &World| {
         let began = Instant::now();
         let build = world.build().ok();
@@ -62,8 +62,10 @@ fn goes_on(backend: Backend) {
         assert!(began.elapsed() > Duration::from_secs(2), "it was not slow: {what}");
         build
     };
+    proxy.all(up);
     let made = built(&a.world);
     assert!(number(&made, "bytes_up") > 12 << 20, "{}", made.run);
+    proxy.all(down);
     let got = built(&b.world);
     assert_eq!((outcomes(&got, "executed"), tree(&got)), (0, tree(&made)), "{}", got.run);
 }
