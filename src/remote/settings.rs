@@ -135,10 +135,6 @@ pub(super) struct Deadline {
 
 #[cfg_attr(not(feature = "net"), allow(dead_code))]
 impl Deadline {
-    pub fn of(limits: Limits) -> Deadline {
-        Deadline::moving(0, limits)
-    }
-
     /// That of a call that moves so many bytes.
     pub fn moving(bytes: u64, limits: Limits) -> Deadline {
         let all = limits.total.saturating_add(Duration::from_millis(bytes.saturating_mul(1000) / LEAST_RATE));
@@ -174,10 +170,10 @@ mod tests {
     fn what_moves_has_the_time_that_it_takes() {
         let second = Duration::from_secs(1);
         let limits = Limits { connect: second, idle: second, total: second };
-        assert_eq!(Deadline::of(limits).all(), second);
+        assert_eq!(Deadline::moving(0, limits).all(), second);
         assert_eq!(Deadline::moving(300 << 20, limits).all(), second + 3072 * second);
         assert!(Deadline::moving(u64::MAX, limits).left().is_some());
-        let over = Deadline::of(Limits { total: Duration::ZERO, ..limits });
+        let over = Deadline::moving(0, Limits { total: Duration::ZERO, ..limits });
         assert_eq!(over.left(), None);
         assert!(over.cancelled());
     }

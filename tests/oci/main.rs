@@ -4,6 +4,7 @@
 mod common;
 
 mod bases;
+#[cfg(feature = "net")]
 mod client;
 mod documents;
 mod make;

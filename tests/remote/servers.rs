@@ -1,4 +1,5 @@
 //! Real servers on this machine, each for as long as its value lives.
+#![allow(dead_code)] // each test and each set of features uses its part
 
 use std::fs;
 use std::net::TcpStream;

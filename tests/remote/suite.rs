@@ -37,6 +37,7 @@ pub fn conforms(remote: &dyn Remote) {
 }
 
 /// The same for a remote that has no list of its records, and says so.
+#[cfg(feature = "reapi")]
 pub fn conforms_unlisted(remote: &dyn Remote) {
     conforms_but(remote, &|_| {
         let error = remote.keys().unwrap_err();

@@ -1,4 +1,5 @@
 //! Builds that share results through remotes: what moves, what is believed, and what a remote in trouble costs.
+#![cfg(all(feature = "object-store", feature = "reapi"))]
 
 #[path = "../common/mod.rs"]
 mod common;

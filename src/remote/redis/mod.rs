@@ -146,7 +146,7 @@ impl Redis {
 
     /// Runs a call on a connection.
     fn call<T>(&self, work: impl FnMut(&mut Connection, Deadline) -> Result<T, Trouble>) -> Result<T> {
-        self.within(Deadline::of(self.limits), work)
+        self.within(Deadline::moving(0, self.limits), work)
     }
 
     /// The same with a given end. What may go better next time is tried again; a connection that was kept may have

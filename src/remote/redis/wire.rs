@@ -182,7 +182,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let limits = Limits { connect: second, idle: second, total: second };
         let mut connection = Connection::open(&host, limits, Arc::default()).unwrap();
-        let answers = connection.ask(&[vec![b"PING"]], 100, Deadline::of(limits));
+        let answers = connection.ask(&[vec![b"PING"]], 100, Deadline::moving(0, limits));
         server.join().unwrap().unwrap();
         answers
     }
