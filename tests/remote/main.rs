@@ -7,6 +7,8 @@ mod common;
 mod big;
 mod directory;
 #[cfg(feature = "object-store")]
+mod ghac;
+#[cfg(feature = "object-store")]
 mod objects;
 #[cfg(feature = "reapi")]
 mod reapi;

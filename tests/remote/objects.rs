@@ -34,6 +34,32 @@ fn an_s3_bucket_is_a_remote() {
 }
 
 #[test]
+#[ignore = "run by tests/long/azure, which installs the server"]
+fn a_container_of_azure_is_a_remote() {
+    // The account that every Azurite has: it is published, and opens nothing else.
+    const KEY: &str =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    let server = Server::azure();
+    let account = format!("http://{}/devstoreaccount1", server.host());
+    let made = std::process::Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/remote/azure_container.py"))
+        .args([&account, "box", KEY])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let variables = [("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"), ("AZURE_STORAGE_ACCOUNT_KEY", KEY)];
+    let variables: BTreeMap<_, _> = variables.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+    let settings = Settings { variables, ..settings() };
+    let url = |name: &str| format!("azblob://{name}/team?endpoint={account}");
+    conforms(&*open(&url("box"), &settings).unwrap());
+    only_reads(
+        &*open(&url("box"), &Settings { read_only: true, ..settings.clone() }).unwrap(),
+        "is read-only",
+    );
+    assert!(open(&url("none"), &settings).unwrap().put_record(&any_key(), b"x", &[]).is_err());
+}
+
+#[test]
 fn a_webdav_server_is_a_remote() {
     let server = Server::webdav(false);
     let url = format!("webdav://{}/team/a%20b%2B%C3%A4", server.host());

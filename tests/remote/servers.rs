@@ -121,6 +121,33 @@ impl Server {
         })
     }
 
+    /// What speaks like the cache of GitHub Actions: that one is there for GitHub's own jobs only.
+    pub fn ghac(token: &str) -> Server {
+        Server::start("the Debian package `python3`", |_, port| {
+            let mut command = Command::new("python3");
+            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/remote/ghac.py"));
+            command.arg(port.to_string()).arg(token);
+            command
+        })
+    }
+
+    /// Azurite, Azure's own emulator, in the program that `ISOLITH_TEST_AZURITE` names, with a container called `box`.
+    pub fn azure() -> Server {
+        let program = std::env::var("ISOLITH_TEST_AZURITE").expect("tests/long/azure sets it");
+        Server::start("azurite, as tests/long/azure does", |dir, port| {
+            let mut command = Command::new(program);
+            command.args([
+                "--silent",
+                "--disableTelemetry",
+                "--skipApiVersionCheck",
+                "--blobHost",
+                "127.0.0.1",
+            ]);
+            command.arg("--blobPort").arg(port.to_string()).arg("--location").arg(dir.join("files"));
+            command
+        })
+    }
+
     /// The S3 of moto.
     pub fn s3() -> Server {
         let server = Server::start("moto, as tests/run does", |dir, port| {

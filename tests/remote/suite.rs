@@ -33,20 +33,29 @@ pub fn get(remote: &dyn Remote, blob: &Blob) -> isolith::Result<Option<Vec<u8>>>
 
 /// The conformance suite: `remote` is empty.
 pub fn conforms(remote: &dyn Remote) {
-    conforms_but(remote, &|keys| assert_eq!(remote.keys().unwrap(), keys));
+    conforms_but(remote, &|keys| assert_eq!(remote.keys().unwrap(), keys), true);
 }
 
 /// The same for a remote that has no list of its records, and says so.
 #[cfg(feature = "reapi")]
 pub fn conforms_unlisted(remote: &dyn Remote) {
-    conforms_but(remote, &|_| {
-        let error = remote.keys().unwrap_err();
-        assert_eq!(error.class(), isolith::error::Class::Usage);
-        assert!(error.to_string().contains("cannot be listed"), "{error:?}");
-    });
+    conforms_but(remote, &|_| cannot_list(remote), true);
 }
 
-fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
+/// The same for one that besides never changes what it has, and says so.
+#[cfg(feature = "object-store")]
+pub fn conforms_frozen(remote: &dyn Remote) {
+    conforms_but(remote, &|_| cannot_list(remote), false);
+}
+
+#[cfg(any(feature = "reapi", feature = "object-store"))]
+fn cannot_list(remote: &dyn Remote) {
+    let error = remote.keys().unwrap_err();
+    assert_eq!(error.class(), isolith::error::Class::Usage);
+    assert!(error.to_string().contains("cannot be listed"), "{error:?}");
+}
+
+fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey]), changes: bool) {
     let definition = key(Subject::Definition(DefinitionKey::from_bytes([1; 32])), 1);
     let action = key(Subject::Action(ActionKey::from_bytes([1; 32])), 1);
     let plan = key(Subject::plan([DefinitionKey::from_bytes([1; 32])]), 1);
@@ -108,8 +117,15 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
     }
 
     // Records: in order, one of each writer, the last one counts.
-    remote.put_record(&definition, b"old", &[]).unwrap();
+    if changes {
+        remote.put_record(&definition, b"old", &[]).unwrap();
+    }
     remote.put_record(&definition, b"definition", std::slice::from_ref(&large)).unwrap();
+    if !changes {
+        remote.put_record(&definition, b"definition", &[]).unwrap();
+        let error = format!("{:?}", remote.put_record(&definition, b"new", &[]).unwrap_err());
+        assert!(error.contains("replaces nothing"), "{error}");
+    }
     remote.put_record(&plan, b"plan", &[]).unwrap();
     let found = remote.records(&keys).unwrap();
     assert_eq!(found, [Some(b"definition".to_vec()), None, Some(b"plan".to_vec())]);
@@ -129,9 +145,11 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
 
     // Every byte value, and none at all.
     let odd: Vec<u8> = (0..=255).collect();
-    for bytes in [&odd[..], b""] {
-        remote.put_record(&other, bytes, &[]).unwrap();
-        assert_eq!(remote.records(&[other]).unwrap(), [Some(bytes.to_vec())]);
+    for (bytes, writer) in [(&odd[..], 3), (b"", 4)] {
+        let key =
+            if changes { other } else { RecordKey { writer: WriterId::of(&[writer; 32]), ..definition } };
+        remote.put_record(&key, bytes, &[]).unwrap();
+        assert_eq!(remote.records(&[key]).unwrap(), [Some(bytes.to_vec())]);
     }
     remote.put_record(&other, b"other", &[]).unwrap();
     // More keys than go out at a time.
@@ -144,9 +162,14 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
     assert_eq!((found[1].as_deref(), &found[2]), (Some(&b"other"[..]), &None));
     assert_eq!(found[40].as_deref(), Some(&b"other"[..]));
 
-    assert!(remote.remove(&definition).unwrap());
-    assert!(!remote.remove(&definition).unwrap());
-    assert_eq!(remote.records(&[definition, other]).unwrap(), [None, Some(b"other".to_vec())]);
+    if changes {
+        assert!(remote.remove(&definition).unwrap());
+        assert!(!remote.remove(&definition).unwrap());
+        assert_eq!(remote.records(&[definition, other]).unwrap(), [None, Some(b"other".to_vec())]);
+    } else {
+        let error = format!("{:?}", remote.remove(&definition).unwrap_err());
+        assert!(error.contains("replaces nothing"), "{error}");
+    }
     assert!(get(remote, &large).unwrap().is_some(), "the blob went with the record");
 
     sweeps(remote);
@@ -165,6 +188,12 @@ fn conforms_but(remote: &dyn Remote, lists: &dyn Fn(&[RecordKey])) {
             });
         }
     });
+}
+
+/// A record that the suite leaves behind.
+#[cfg(any(feature = "reapi", feature = "object-store"))]
+pub fn left_behind() -> RecordKey {
+    key(Subject::Definition(DefinitionKey::from_bytes([1; 32])), 2)
 }
 
 /// Blobs that nobody wants are taken out when they are old enough, and others are not; where a remote can do that.

@@ -25,12 +25,14 @@ struct Time {
     at: Instant,
     /// Bytes that had moved then, in all.
     moved: u64,
+    /// Nobody waits for it any more, so nothing pays for waiting either.
+    over: bool,
 }
 
 impl Clock {
     pub fn new(patience: Duration) -> Clock {
         let most = micros(patience);
-        Clock(Mutex::new(Time { calls: 0, waited: 0, most, at: Instant::now(), moved: 0 }))
+        Clock(Mutex::new(Time { calls: 0, waited: 0, most, at: Instant::now(), moved: 0, over: false }))
     }
 
     /// A call begins.
@@ -51,6 +53,11 @@ impl Clock {
         }
     }
 
+    /// From now on nobody waits for it.
+    pub fn stop(&self) {
+        lock(&self.0).over = true;
+    }
+
     /// How long was waited so far, with so many bytes moved.
     pub fn waited(&self, moved: u64) -> Duration {
         lock(&self.0).look(Instant::now(), moved)
@@ -59,6 +66,9 @@ impl Clock {
 
 impl Time {
     fn look(&mut self, now: Instant, moved: u64) -> Duration {
+        if self.over {
+            return Duration::from_micros(self.waited.max(0).unsigned_abs());
+        }
         if self.calls > 0 {
             self.waited = self.waited.saturating_add(micros(now.saturating_duration_since(self.at)));
         }
@@ -81,7 +91,7 @@ mod tests {
     /// The waiting after looks at a time in milliseconds, with so many bytes moved.
     fn waited(calls: usize, looks: impl IntoIterator<Item = (u64, u64)>) -> Vec<u128> {
         let at = Instant::now();
-        let mut time = Time { calls, waited: 0, most: 5_000_000, at, moved: 0 };
+        let mut time = Time { calls, waited: 0, most: 5_000_000, at, moved: 0, over: false };
         let look = |(ms, moved)| time.look(at + Duration::from_millis(ms), moved).as_millis();
         looks.into_iter().map(look).collect()
     }
@@ -103,6 +113,18 @@ mod tests {
         // A large layer at once, then nothing.
         let hangs = [(1000, 1 << 30), (6000, 1 << 30), (9000, 1 << 30)];
         assert_eq!(waited(1, hangs), [0, 0, 3000]);
+    }
+
+    #[test]
+    fn what_comes_when_it_is_over_pays_for_nothing() {
+        let clock = Clock::new(Duration::from_secs(3600));
+        clock.begin(0);
+        std::thread::sleep(Duration::from_millis(20));
+        let waited = clock.waited(0);
+        clock.stop();
+        assert_eq!(clock.waited(1 << 30), waited);
+        clock.end(1 << 30);
+        assert_eq!(clock.waited(1 << 30), waited);
     }
 
     #[test]

@@ -34,6 +34,8 @@ const PART: usize = 8 << 20;
 /// The most parts that services take for one object.
 const MOST_PARTS: u64 = 10_000;
 
+const FROZEN: &str = "the cache of GitHub Actions replaces nothing: an entry stays until GitHub drops it";
+
 /// Records and blobs as objects.
 pub(super) struct Objects {
     name: String,
@@ -81,7 +83,10 @@ impl Objects {
     }
 
     fn try_failed(&self, verb: &str, path: &str, call: &Call, why: &opendal::Error) -> Failed {
-        Failed { passing: why.is_temporary(), error: self.failed(verb, path, call.deadline, why) }
+        // Somebody may be just writing the same, where nothing can be replaced.
+        let passing = why.is_temporary() || (self.frozen && why.kind() == ErrorKind::AlreadyExists);
+        let error = self.failed(verb, path, call.deadline, why);
+        Failed { passing, error: if self.frozen { error.hint(FROZEN) } else { error } }
     }
 
     /// The length of an object; none when it is not there.
@@ -163,9 +168,7 @@ impl Remote for Objects {
         match call.run_again(write) {
             Ok(_) => Ok(()),
             Err(_) if self.frozen && self.record(key)?.is_some_and(|there| there == bytes) => Ok(()),
-            Err(why) if self.frozen => Err(self
-                .failed("write", &path, call.deadline, &why)
-                .hint("the cache of GitHub Actions replaces nothing: an entry stays until GitHub drops it")),
+            Err(why) if self.frozen => Err(self.failed("write", &path, call.deadline, &why).hint(FROZEN)),
             Err(why) => Err(self.failed("write", &path, call.deadline, &why)),
         }
     }
@@ -234,8 +237,13 @@ impl Remote for Objects {
 
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()> {
         let (call, path) = (Call::moving(blob.size, self.limits)?, Self::blob_path(blob)?);
-        if self.length(&call, &path)? != Some(blob.size) {
+        let there = || -> Result<bool> { Ok(self.length(&call, &path)? == Some(blob.size)) };
+        if !there()? {
+            let mut first = true;
             call.again(|| {
+                if !std::mem::take(&mut first) && self.frozen && there()? {
+                    return Ok(());
+                }
                 let bytes = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
                 let mut bytes = bytes.map_err(|why| Error::machine("cannot check a blob").because(why))?;
                 match &self.dav {
@@ -268,6 +276,9 @@ impl Remote for Objects {
     }
 
     fn remove(&self, key: &RecordKey) -> Result<bool> {
+        if self.frozen {
+            return Err(Error::usage(format!("nothing can be taken out of {}", self.name)).hint(FROZEN));
+        }
         let (call, path) = (Call::new(self.limits)?, Self::record_path(key));
         // Deleting what is not there is no error, so it has to be asked for.
         if self.length(&call, &path)?.is_none() {
@@ -280,6 +291,9 @@ impl Remote for Objects {
     }
 
     fn sweep(&self, wanted: &dyn Fn(&Digest) -> bool, before: i64) -> Result<Option<Swept>> {
+        if self.frozen {
+            return Ok(None);
+        }
         self.delete_unwanted(wanted, before).map(Some)
     }
 }

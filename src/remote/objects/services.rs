@@ -121,13 +121,16 @@ fn azblob(url: &Address, settings: &Settings) -> Result<Azblob> {
 fn ghac(url: &Address, settings: &Settings) -> Result<Ghac> {
     url.expect(&["version"], false)?;
     let prefix = format!("{}/{}", url.host, url.path);
-    let endpoint =
-        ["ACTIONS_RESULTS_URL", "ACTIONS_CACHE_URL"].iter().find_map(|name| settings.variable(name));
-    let token = settings.variable("ACTIONS_RUNTIME_TOKEN");
+    // The flag says which protocol opendal speaks, so the address has to be that of the same one.
+    let place = match settings.variable("ACTIONS_CACHE_SERVICE_V2") {
+        Some(_) => "ACTIONS_RESULTS_URL",
+        None => "ACTIONS_CACHE_URL",
+    };
+    let (endpoint, token) = (settings.variable(place), settings.variable("ACTIONS_RUNTIME_TOKEN"));
     let (Some(endpoint), Some(token)) = (endpoint, token) else {
         return Err(Error::usage("the cache of GitHub Actions is not to be had here")
-            .because("ACTIONS_RESULTS_URL and ACTIONS_RUNTIME_TOKEN are not set")
-            .hint("it is there in jobs of GitHub Actions only, and only where an action hands both on to the step"));
+            .because(format!("{place} and ACTIONS_RUNTIME_TOKEN are not both set"))
+            .hint("it is there in jobs of GitHub Actions only, where an action hands ACTIONS_CACHE_SERVICE_V2, ACTIONS_RESULTS_URL and ACTIONS_RUNTIME_TOKEN on to the step: docs/ci.md shows how"));
     };
     let version = url.option("version").unwrap_or("isolith");
     Ok(Ghac::default().root(&prefix).version(version).endpoint(endpoint).runtime_token(token))
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn urls_and_variables_name_a_service() {
         let azure = [("AZURE_STORAGE_ACCOUNT_NAME", "kim"), ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")];
-        let github = [("ACTIONS_RESULTS_URL", "https://results.example/"), ("ACTIONS_RUNTIME_TOKEN", "t")];
+        let github = [("ACTIONS_CACHE_URL", "https://cache.example/"), ("ACTIONS_RUNTIME_TOKEN", "t")];
         for (url, variables, scheme, name, root) in [
             ("s3://b/p/q?region=r", &[][..], "s3", "b", "/p/q/"),
             ("s3://b?endpoint=http://127.0.0.1:1&anonymous=true", &[], "s3", "b", "/"),

@@ -12,21 +12,17 @@ use isolith::remote::{Header, Settings, open};
 
 use self::guard::guarded;
 use crate::servers::Server;
-use crate::suite::{blob, conforms_unlisted, key, only_reads_known, put};
+use crate::suite::{blob, conforms_unlisted, left_behind, only_reads_known, put};
 use crate::{any_key, big, settings};
 
 /// A record that the suite leaves there.
-fn known() -> isolith::remote::RecordKey {
-    key(isolith::remote::Subject::Definition(isolith::digest::DefinitionKey::from_bytes([1; 32])), 2)
-}
-
 #[test]
 fn a_cache_of_buildbox_is_a_remote() {
     let server = Server::reapi();
     let url = format!("grpc://{}/team/cache", server.host());
     conforms_unlisted(&*open(&url, &settings()).unwrap());
     let reader = open(&url, &Settings { read_only: true, ..settings() }).unwrap();
-    only_reads_known(&*reader, known(), "is read-only");
+    only_reads_known(&*reader, left_behind(), "is read-only");
     big::passes_in_little_memory(&url);
     let none = open(&format!("grpc://{}/other", server.host()), &settings()).unwrap();
     let error = format!("{:?}", none.records(&[any_key()]).unwrap_err());
@@ -40,7 +36,7 @@ fn a_result_that_has_lost_a_blob_is_a_miss() {
     let (kept, lost) = (blob(b"kept"), blob(b"lost"));
     put(&*remote, &kept, b"kept").unwrap();
     put(&*remote, &lost, b"lost").unwrap();
-    let other = known();
+    let other = left_behind();
     remote.put_record(&any_key(), b"one", &[kept.clone(), lost.clone()]).unwrap();
     remote.put_record(&other, b"two", std::slice::from_ref(&kept)).unwrap();
     let hex = lost.digest.as_ref().trim_start_matches("sha256:").to_string();

@@ -15,12 +15,31 @@ pub struct Backend {
     pub port: u16,
     /// The URL of the remote of a run, at a port.
     pub url: fn(u16, u64) -> String,
+    /// What the environment says of the server at a port.
+    pub env: fn(u16) -> Vec<(&'static str, String)>,
     /// What such a server says when it does not want to.
     pub answers: &'static [&'static str],
     /// Takes some of the blobs of a run away.
     pub lose: Box<Lose>,
     /// Stops the server when it is dropped.
     _server: Box<dyn Any>,
+}
+
+impl Backend {
+    /// Where a run finds it, at a port.
+    pub fn place(&self, port: u16, run: u64) -> Place {
+        Place { url: (self.url)(port, run), env: (self.env)(port) }
+    }
+}
+
+/// The URL of a remote, and what the environment has to say for it.
+pub struct Place {
+    pub url: String,
+    pub env: Vec<(&'static str, String)>,
+}
+
+fn none(_: u16) -> Vec<(&'static str, String)> {
+    Vec::new()
 }
 
 type Lose = dyn Fn(u64, &mut Dice);
@@ -71,7 +90,7 @@ pub fn registry() -> Backend {
     let blobs = server.storage().join("docker/registry/v2/blobs/sha256");
     let url = |port, run| format!("oci://127.0.0.1:{port}/run{run}/cache");
     let lose = Box::new(move |_, dice: &mut Dice| remove_some(&blobs, dice));
-    Backend { name: "docker-registry", port, url, answers: HTTP, lose, _server: Box::new(server) }
+    Backend { name: "docker-registry", port, url, env: none, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 pub fn webdav() -> Backend {
@@ -80,7 +99,15 @@ pub fn webdav() -> Backend {
     let url = |port, run| format!("webdav://127.0.0.1:{port}/run{run}");
     let lose =
         Box::new(move |run, dice: &mut Dice| remove_some(&files.join(format!("run{run}/blobs")), dice));
-    Backend { name: "nginx (WebDAV)", port: server.port, url, answers: HTTP, lose, _server: Box::new(server) }
+    Backend {
+        name: "nginx (WebDAV)",
+        port: server.port,
+        url,
+        env: none,
+        answers: HTTP,
+        lose,
+        _server: Box::new(server),
+    }
 }
 
 pub fn s3() -> Backend {
@@ -101,7 +128,7 @@ pub fn s3() -> Backend {
             }
         }
     });
-    Backend { name: "moto (S3)", port, url, answers: HTTP, lose, _server: Box::new(server) }
+    Backend { name: "moto (S3)", port, url, env: none, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 pub fn redis() -> Backend {
@@ -120,7 +147,7 @@ pub fn redis() -> Backend {
             }
         }
     });
-    Backend { name: "redis", port, url, answers: REDIS, lose, _server: Box::new(server) }
+    Backend { name: "redis", port, url, env: none, answers: REDIS, lose, _server: Box::new(server) }
 }
 
 pub fn reapi() -> Backend {
@@ -128,7 +155,39 @@ pub fn reapi() -> Backend {
     let blobs = server.dir.path().join("cache/cas/objects");
     let url = |port, _| format!("grpc://127.0.0.1:{port}/team/cache");
     let lose = Box::new(move |_, dice: &mut Dice| remove_some(&blobs, dice));
-    Backend { name: "buildbox-casd", port: server.port, url, answers: HTTP2, lose, _server: Box::new(server) }
+    Backend {
+        name: "buildbox-casd",
+        port: server.port,
+        url,
+        env: none,
+        answers: HTTP2,
+        lose,
+        _server: Box::new(server),
+    }
+}
+
+pub fn actions() -> Backend {
+    const TOKEN: &str = "of-this-job";
+    let server = Server::ghac(TOKEN);
+    let port = server.port;
+    let url = |_, run| format!("ghac:run{run}");
+    let env = |port| {
+        vec![
+            ("ACTIONS_CACHE_SERVICE_V2", "True".to_string()),
+            ("ACTIONS_RESULTS_URL", format!("http://127.0.0.1:{port}/")),
+            ("ACTIONS_RUNTIME_TOKEN", TOKEN.to_string()),
+        ]
+    };
+    let lose = Box::new(move |run, dice: &mut Dice| {
+        let home = format!("http://127.0.0.1:{port}/entries");
+        let keys = ureq::get(&home).call().unwrap().into_body().read_to_string().unwrap();
+        for key in keys.lines().filter(|key| key.starts_with(&format!("run{run}/blobs/"))) {
+            if dice.roll(2) == 0 {
+                ureq::delete(format!("{home}/{key}")).call().unwrap();
+            }
+        }
+    });
+    Backend { name: "cache of Actions", port, url, env, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 /// Files below a directory, in their order.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::backends::files;
+use super::backends::{Place, files};
 use super::proxy::Dice;
 use super::{Lab, runs, seed};
 use crate::support::Shared;
@@ -88,7 +88,7 @@ fn trouble_with_a_directory() {
     let disk = Disk::new();
     for seed in first..first + runs {
         let shared = Shared::at(disk.dir.path());
-        let (root, url) = (shared.path(), shared.url());
+        let (root, place) = (shared.path(), Place { url: shared.url(), env: Vec::new() });
         let (over, kind) = (AtomicBool::new(false), std::cell::RefCell::new(Vec::new()));
         let note = |what: String| kind.borrow_mut().push(what);
         std::thread::scope(|scope| {
@@ -134,7 +134,7 @@ fn trouble_with_a_directory() {
                 }
             }
             let _over = Over(&over);
-            lab.run(seed, (&url, &url), |_| (), trouble, end);
+            lab.run(seed, (&place, &place), |_| (), trouble, end);
         });
         // Whoever is to remove them has to be able to.
         for dir in [root.join("records"), root.join("blobs")] {

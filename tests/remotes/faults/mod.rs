@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::support::*;
 use crate::common::modes;
+use backends::Place;
 use proxy::{Dice, Proxy};
 
 /// Steps that others have made, then two that only this machine's source leads to.
@@ -119,22 +120,28 @@ impl Lab {
     fn run<F: std::fmt::Debug>(
         &mut self,
         seed: u64,
-        (near, far): (&str, &str),
+        (near, far): (&Place, &Place),
         lose: impl FnOnce(&mut Dice),
         trouble: impl FnOnce(&mut Dice),
         end: impl FnOnce() -> Vec<F>,
     ) {
-        let (a, which) = (&self.a, seed as usize % self.others.len());
-        let (b, mut dice) = (&self.others[which], Dice(seed));
+        let which = seed as usize % self.others.len();
+        let (a, b, mut dice) = (&mut self.a, &mut self.others[which], Dice(seed));
+        let at = |machine: &mut Machine, place: &Place| {
+            machine.world.env.extend(place.env.iter().map(|(name, value)| (name.to_string(), value.clone())));
+        };
+        at(a, near);
+        at(b, far);
         a.world.write("b/text", "0");
-        let made = a.world.build_recipe("recipe.toml", &["--remote", near]).ok();
-        assert_eq!(warnings(&made), Vec::<String>::new(), "{near}: {}", made.run);
+        let made = a.world.build_recipe("recipe.toml", &["--remote", &near.url]).ok();
+        assert_eq!(warnings(&made), Vec::<String>::new(), "{}: {}", near.url, made.run);
         a.world.write("b/text", &seed.to_string());
         let expected = tree(&a.world.build_recipe("recipe.toml", &["--no-remote"]).ok());
 
         lose(&mut dice);
         b.world.write("b/text", &seed.to_string());
-        let settings = |url: &str, patience: u64| {
+        let settings = |place: &Place, patience: u64| {
+            let url = &place.url;
             let keys = [&a.key];
             format!("trusted-keys = {keys:?}\n[remotes.team]\nurl = {url:?}\npatience = {patience}\n")
         };
@@ -144,8 +151,10 @@ impl Lab {
         let build = b.world.build();
         let took = began.elapsed();
         let faults = end();
-        let what =
-            format!("ISOLITH_FAULT_SEED={seed} {far}, {}: {faults:?}: {}", b.world.mode.name, build.run);
+        let what = format!(
+            "ISOLITH_FAULT_SEED={seed} {}, {}: {faults:?}: {}",
+            far.url, b.world.mode.name, build.run
+        );
         assert_eq!(build.run.code, 0, "{what}");
         let team = remote(&build, "team");
         assert_eq!(tree(&build), expected, "{what}");
@@ -163,6 +172,7 @@ impl Lab {
 
         // What was written in trouble is there or not, and never something else.
         b.forget();
+        at(b, near);
         b.configure(&settings(near, 10));
         let again = b.world.build();
         assert_eq!(again.run.code, 0, "afterwards: {}: {what}", again.run);
@@ -197,7 +207,7 @@ fn through(backend: backends::Backend) {
     let proxy = Proxy::new(backend.port, backend.answers);
     let mut lab = Lab::new();
     for seed in first..first + runs {
-        let (near, far) = ((backend.url)(backend.port, seed), (backend.url)(proxy.port, seed));
+        let (near, far) = (backend.place(backend.port, seed), backend.place(proxy.port, seed));
         let lost = std::cell::Cell::new(false);
         let lose = |dice: &mut Dice| {
             if dice.roll(4) == 0 {
@@ -238,4 +248,9 @@ fn trouble_with_redis() {
 #[test]
 fn trouble_with_the_remote_execution_api() {
     through(backends::reapi());
+}
+
+#[test]
+fn trouble_with_the_cache_of_actions() {
+    through(backends::actions());
 }
