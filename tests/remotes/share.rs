@@ -189,6 +189,23 @@ fn remotes_are_chosen_on_the_command_line() {
 }
 
 #[test]
+fn where_only_ci_writes_others_write_nothing() {
+    let shared = Shared::new();
+    let mut a = Machine::new(pairs()[0].0);
+    a.configure(&format!("[remotes.team]\nurl = {:?}\nwrite = \"ci\"\n", shared.url()));
+    for ci in ["", "false"] {
+        a.world.env.insert("CI".into(), ci.into());
+        a.world.build().ok();
+        assert_eq!(shared.files("records").len() + shared.files("blobs").len(), 0, "CI={ci}");
+        a.forget();
+    }
+    a.world.env.insert("CI".into(), "true".into());
+    let made = a.world.build().ok();
+    assert_eq!(number(&made, "layers_up"), 3, "{}", made.run);
+    assert!(!shared.files("records").is_empty());
+}
+
+#[test]
 fn the_last_line_says_what_remotes_did() {
     let (one, two) = pairs()[0];
     let shared = Shared::new();
