@@ -3,7 +3,6 @@
 //! The peak of a process is what counts, so each transfer has one of its own: this test binary, run again.
 
 use std::io::{self, Read};
-use std::process::Command;
 
 use isolith::oci::Hasher;
 use isolith::remote::{Blob, Settings, checked, open};
@@ -42,13 +41,7 @@ impl Read for Noise {
 
 /// Sends a big blob to the remote at `url` and gets it back, in little memory.
 pub fn passes_in_little_memory(url: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["big::transfers_a_big_blob", "--exact", "--ignored", "--nocapture"])
-        .env(URL, url)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{url}: {output:?}");
+    let text = crate::alone("big::transfers_a_big_blob", &[(URL, url)]);
     text.lines().filter(|line| line.contains("resident")).for_each(|line| println!("{line}"));
 }
 

@@ -3,8 +3,6 @@
 //! The library that speaks it takes the version from the environment, so each has a process of its own: this test binary,
 //! run again.
 
-use std::process::Command;
-
 use isolith::remote::{Settings, VARIABLES, open};
 
 use crate::servers::Server;
@@ -15,23 +13,18 @@ const TOKEN: &str = "of-this-run";
 
 #[test]
 fn both_versions_of_the_protocol_are_spoken() {
-    for version in [&[("ACTIONS_CACHE_SERVICE_V2", "True")][..], &[]] {
+    for (version, place) in [("True", "ACTIONS_RESULTS_URL"), ("", "ACTIONS_CACHE_URL")] {
         let server = Server::ghac(TOKEN);
         let home = format!("http://{}/", server.host());
-        let place = if version.is_empty() { "ACTIONS_CACHE_URL" } else { "ACTIONS_RESULTS_URL" };
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["ghac::is_a_remote", "--exact", "--ignored", "--nocapture"])
-            .env_remove("GITHUB_SERVER_URL")
-            .env_remove("ACTIONS_CACHE_SERVICE_V2")
-            .envs(version.iter().copied())
-            .envs([(place, home.as_str()), ("ACTIONS_RUNTIME_TOKEN", TOKEN)])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
+        let env = [
+            ("GITHUB_SERVER_URL", ""),
+            ("ACTIONS_CACHE_SERVICE_V2", version),
+            (place, &home),
+            ("ACTIONS_RUNTIME_TOKEN", TOKEN),
+        ];
+        crate::alone("ghac::is_a_remote", &env);
         let log = std::fs::read_to_string(server.dir.path().join("log")).unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("1 passed"), "{version:?}: {text} {error} {log}");
-        assert_eq!(log, "", "{version:?}");
+        assert_eq!(log, "", "{place}");
     }
 }
 

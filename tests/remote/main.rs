@@ -36,6 +36,17 @@ fn settings() -> Settings {
     Settings { limits, ..Settings::default() }
 }
 
+/// Runs an ignored test of this program in a process of its own, and gives what it printed.
+#[cfg(feature = "net")]
+fn alone(test: &str, env: &[(&str, &str)]) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--ignored", "--nocapture"]).envs(env.iter().copied());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{test}, {env:?}: {output:?}");
+    text.into_owned()
+}
+
 #[cfg(feature = "net")]
 fn any_key() -> isolith::remote::RecordKey {
     use isolith::digest::DefinitionKey;

@@ -123,7 +123,7 @@ impl Sharing<'_> {
     /// Leaves a remote alone from now on.
     fn turn_off(&self, line: &Line, why: &str) {
         if !line.off.swap(true, Ordering::Relaxed) {
-            line.clock.stop();
+            line.clock.stop(line.moved());
             let name = &line.setup.name;
             self.warn_once(line, format!("remote `{name}` is not used any more in this build: {why}"));
         }

@@ -34,6 +34,7 @@ const PART: usize = 8 << 20;
 /// The most parts that services take for one object.
 const MOST_PARTS: u64 = 10_000;
 
+/// What can be done about an entry that is in the way.
 const FROZEN: &str = "the cache of GitHub Actions replaces nothing: an entry stays until GitHub drops it";
 
 /// Records and blobs as objects.
@@ -84,9 +85,8 @@ impl Objects {
 
     fn try_failed(&self, verb: &str, path: &str, call: &Call, why: &opendal::Error) -> Failed {
         // Somebody may be just writing the same, where nothing can be replaced.
-        let passing = why.is_temporary() || (self.frozen && why.kind() == ErrorKind::AlreadyExists);
-        let error = self.failed(verb, path, call.deadline, why);
-        Failed { passing, error: if self.frozen { error.hint(FROZEN) } else { error } }
+        let passing = why.is_temporary() || why.kind() == ErrorKind::AlreadyExists;
+        Failed { passing, error: self.failed(verb, path, call.deadline, why) }
     }
 
     /// The length of an object; none when it is not there.
@@ -168,7 +168,6 @@ impl Remote for Objects {
         match call.run_again(write) {
             Ok(_) => Ok(()),
             Err(_) if self.frozen && self.record(key)?.is_some_and(|there| there == bytes) => Ok(()),
-            Err(why) if self.frozen => Err(self.failed("write", &path, call.deadline, &why).hint(FROZEN)),
             Err(why) => Err(self.failed("write", &path, call.deadline, &why)),
         }
     }
@@ -237,21 +236,18 @@ impl Remote for Objects {
 
     fn put_blob(&self, blob: &Blob, source: Source) -> Result<()> {
         let (call, path) = (Call::moving(blob.size, self.limits)?, Self::blob_path(blob)?);
-        let there = || -> Result<bool> { Ok(self.length(&call, &path)? == Some(blob.size)) };
-        if !there()? {
-            let mut first = true;
-            call.again(|| {
-                if !std::mem::take(&mut first) && self.frozen && there()? {
-                    return Ok(());
-                }
-                let bytes = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
-                let mut bytes = bytes.map_err(|why| Error::machine("cannot check a blob").because(why))?;
-                match &self.dav {
-                    Some(dav) => dav.put(self, &call, &path, blob, &mut bytes),
-                    None => self.send(&call, &path, blob, &mut bytes),
-                }
-            })?;
-        }
+        call.again(|| {
+            // Asked before each try: somebody else may have put it there, or an answer was lost.
+            if self.length(&call, &path)? == Some(blob.size) {
+                return Ok(());
+            }
+            let bytes = Checked::new(source()?, blob.digest.clone(), Some(blob.size));
+            let mut bytes = bytes.map_err(|why| Error::machine("cannot check a blob").because(why))?;
+            match &self.dav {
+                Some(dav) => dav.put(self, &call, &path, blob, &mut bytes),
+                None => self.send(&call, &path, blob, &mut bytes),
+            }
+        })?;
         self.known.add([blob]);
         Ok(())
     }
@@ -443,6 +439,7 @@ fn said(error: Error, why: &opendal::Error) -> Error {
         ErrorKind::PermissionDenied => {
             error.hint("see whether the credentials are those of somebody who may do that; the guide says where they come from")
         }
+        ErrorKind::AlreadyExists => error.hint(FROZEN),
         ErrorKind::ConfigInvalid => error.hint("see the guide for what the URL of this kind of remote needs"),
         _ => error,
     }

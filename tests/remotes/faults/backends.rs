@@ -13,10 +13,8 @@ use crate::common::registry::DockerRegistry;
 pub struct Backend {
     pub name: &'static str,
     pub port: u16,
-    /// The URL of the remote of a run, at a port.
-    pub url: fn(u16, u64) -> String,
-    /// What the environment says of the server at a port.
-    pub env: fn(u16) -> Vec<(&'static str, String)>,
+    /// Where the remote of a run is, at a port.
+    pub place: fn(u16, u64) -> Place,
     /// What such a server says when it does not want to.
     pub answers: &'static [&'static str],
     /// Takes some of the blobs of a run away.
@@ -25,21 +23,17 @@ pub struct Backend {
     _server: Box<dyn Any>,
 }
 
-impl Backend {
-    /// Where a run finds it, at a port.
-    pub fn place(&self, port: u16, run: u64) -> Place {
-        Place { url: (self.url)(port, run), env: (self.env)(port) }
-    }
-}
-
 /// The URL of a remote, and what the environment has to say for it.
 pub struct Place {
     pub url: String,
     pub env: Vec<(&'static str, String)>,
 }
 
-fn none(_: u16) -> Vec<(&'static str, String)> {
-    Vec::new()
+impl Place {
+    /// One that its URL alone tells.
+    pub fn at(url: String) -> Place {
+        Place { url, env: Vec::new() }
+    }
 }
 
 type Lose = dyn Fn(u64, &mut Dice);
@@ -88,22 +82,21 @@ pub fn registry() -> Backend {
     let port = server.host().rsplit(':').next().unwrap().parse().unwrap();
     // Repositories share the bytes of blobs; there is one at a time that is asked.
     let blobs = server.storage().join("docker/registry/v2/blobs/sha256");
-    let url = |port, run| format!("oci://127.0.0.1:{port}/run{run}/cache");
+    let place = |port, run| Place::at(format!("oci://127.0.0.1:{port}/run{run}/cache"));
     let lose = Box::new(move |_, dice: &mut Dice| remove_some(&blobs, dice));
-    Backend { name: "docker-registry", port, url, env: none, answers: HTTP, lose, _server: Box::new(server) }
+    Backend { name: "docker-registry", port, place, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 pub fn webdav() -> Backend {
     let server = Server::webdav(false);
     let files = server.dir.path().join("files");
-    let url = |port, run| format!("webdav://127.0.0.1:{port}/run{run}");
+    let place = |port, run| Place::at(format!("webdav://127.0.0.1:{port}/run{run}"));
     let lose =
         Box::new(move |run, dice: &mut Dice| remove_some(&files.join(format!("run{run}/blobs")), dice));
     Backend {
         name: "nginx (WebDAV)",
         port: server.port,
-        url,
-        env: none,
+        place,
         answers: HTTP,
         lose,
         _server: Box::new(server),
@@ -113,7 +106,9 @@ pub fn webdav() -> Backend {
 pub fn s3() -> Backend {
     let server = Server::s3();
     let port = server.port;
-    let url = |port, run| format!("s3://bucket/run{run}?region=us-east-1&endpoint=http://127.0.0.1:{port}");
+    let place = |port, run| {
+        Place::at(format!("s3://bucket/run{run}?region=us-east-1&endpoint=http://127.0.0.1:{port}"))
+    };
     let lose = Box::new(move |run, dice: &mut Dice| {
         let bucket = format!("http://127.0.0.1:{port}/bucket");
         // What others have signed is theirs; moto does not look who signs.
@@ -128,13 +123,13 @@ pub fn s3() -> Backend {
             }
         }
     });
-    Backend { name: "moto (S3)", port, url, env: none, answers: HTTP, lose, _server: Box::new(server) }
+    Backend { name: "moto (S3)", port, place, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 pub fn redis() -> Backend {
     let server = Server::redis(None, None);
     let port = server.port;
-    let url = |port, run| format!("redis://127.0.0.1:{port}/0?prefix=run{run}:");
+    let place = |port, run| Place::at(format!("redis://127.0.0.1:{port}/0?prefix=run{run}:"));
     let lose = Box::new(move |run, dice: &mut Dice| {
         let ask = |words: &[&str]| {
             let mut command = Command::new("redis-cli");
@@ -147,19 +142,18 @@ pub fn redis() -> Backend {
             }
         }
     });
-    Backend { name: "redis", port, url, env: none, answers: REDIS, lose, _server: Box::new(server) }
+    Backend { name: "redis", port, place, answers: REDIS, lose, _server: Box::new(server) }
 }
 
 pub fn reapi() -> Backend {
     let server = Server::reapi();
     let blobs = server.dir.path().join("cache/cas/objects");
-    let url = |port, _| format!("grpc://127.0.0.1:{port}/team/cache");
+    let place = |port, _| Place::at(format!("grpc://127.0.0.1:{port}/team/cache"));
     let lose = Box::new(move |_, dice: &mut Dice| remove_some(&blobs, dice));
     Backend {
         name: "buildbox-casd",
         port: server.port,
-        url,
-        env: none,
+        place,
         answers: HTTP2,
         lose,
         _server: Box::new(server),
@@ -170,13 +164,13 @@ pub fn actions() -> Backend {
     const TOKEN: &str = "of-this-job";
     let server = Server::ghac(TOKEN);
     let port = server.port;
-    let url = |_, run| format!("ghac:run{run}");
-    let env = |port| {
-        vec![
+    let place = |port, run| Place {
+        url: format!("ghac:run{run}"),
+        env: vec![
             ("ACTIONS_CACHE_SERVICE_V2", "True".to_string()),
             ("ACTIONS_RESULTS_URL", format!("http://127.0.0.1:{port}/")),
             ("ACTIONS_RUNTIME_TOKEN", TOKEN.to_string()),
-        ]
+        ],
     };
     let lose = Box::new(move |run, dice: &mut Dice| {
         let home = format!("http://127.0.0.1:{port}/entries");
@@ -187,7 +181,7 @@ pub fn actions() -> Backend {
             }
         }
     });
-    Backend { name: "cache of Actions", port, url, env, answers: HTTP, lose, _server: Box::new(server) }
+    Backend { name: "cache of Actions", port, place, answers: HTTP, lose, _server: Box::new(server) }
 }
 
 /// Files below a directory, in their order.

@@ -88,7 +88,7 @@ fn trouble_with_a_directory() {
     let disk = Disk::new();
     for seed in first..first + runs {
         let shared = Shared::at(disk.dir.path());
-        let (root, place) = (shared.path(), Place { url: shared.url(), env: Vec::new() });
+        let (root, place) = (shared.path(), Place::at(shared.url()));
         let (over, kind) = (AtomicBool::new(false), std::cell::RefCell::new(Vec::new()));
         let note = |what: String| kind.borrow_mut().push(what);
         std::thread::scope(|scope| {

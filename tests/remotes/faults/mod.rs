@@ -207,7 +207,7 @@ fn through(backend: backends::Backend) {
     let proxy = Proxy::new(backend.port, backend.answers);
     let mut lab = Lab::new();
     for seed in first..first + runs {
-        let (near, far) = (backend.place(backend.port, seed), backend.place(proxy.port, seed));
+        let (near, far) = ((backend.place)(backend.port, seed), (backend.place)(proxy.port, seed));
         let lost = std::cell::Cell::new(false);
         let lose = |dice: &mut Dice| {
             if dice.roll(4) == 0 {

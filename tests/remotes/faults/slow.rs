@@ -33,7 +33,7 @@ fn machines(backend: &Backend, patience: u64) -> (Proxy, Machine, Machine) {
             machine.world.env.insert(name.into(), "test".into());
         }
     }
-    let url = (backend.url)(proxy.port, 1);
+    let url = (backend.place)(proxy.port, 1).url;
     let settings = |keys: &[&str]| {
         format!("trusted-keys = {keys:?}\n[remotes.team]\nurl = {url:?}\npatience = {patience}\n")
     };
