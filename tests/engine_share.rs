@@ -104,6 +104,25 @@ fn killed_at_fifty_moments() {
     }
 }
 
+/// A build that was killed when its last step was done has left nothing to build, but its directories.
+#[test]
+fn a_cached_build_cleans_up_after_a_killed_one() {
+    each_mode(|world| {
+        for round in 0..15 {
+            world.recipe(&format!("[[step]]\nname = \"last\"\nrun = \"echo {round} > /a\"\n"));
+            let store = world.store();
+            let args = ["build", "recipe.toml", "--store", store.to_str().unwrap(), "--progress", "json"];
+            let mut running = world.spawn(&args);
+            let mut lines = std::io::BufRead::lines(std::io::BufReader::new(running.stdout.take().unwrap()));
+            assert!(lines.any(|line| line.unwrap().contains("\"executed\"")));
+            running.kill().unwrap();
+            running.wait().unwrap();
+            assert_eq!(world.build().ok().step("last")["outcome"], "hit");
+            world.assert_clean();
+        }
+    });
+}
+
 #[test]
 fn an_interrupted_build_ends_at_once_and_keeps_what_is_done() {
     each_mode(|world| {

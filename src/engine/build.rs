@@ -118,6 +118,10 @@ impl Session {
             if let Some(failure) = failure {
                 return Ok(End::Failed(failure));
             }
+        } else if self.store.needs_sweep() {
+            // A build that was killed at its very end has left everything known, and nobody else to clean up. Where
+            // ids cannot be entered, that is no reason to withhold what is known.
+            let _ = self.prepare();
         }
         if until.is_some() {
             return Ok(End::Done(Vec::new(), BTreeMap::new()));

@@ -3,6 +3,7 @@
 //! `lock` is the first thing made in such a directory and the last thing removed. So a directory whose lock
 //! is free, or that is empty, is left over from a process that is gone.
 
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -211,6 +212,14 @@ impl Store {
         let _ = self.sweep_up();
     }
 
+    /// Whether [`Store::sweep`] would find anything. What cannot be told counts as such.
+    pub fn needs_sweep(&self) -> bool {
+        let tmp = self.root.join("tmp");
+        let left_over =
+            |name: &OsString| !is_live_kind(name) || !matches!(is_left_over(&tmp.join(name)), Ok(None));
+        io::names(&tmp).is_ok_and(|names| names.iter().any(left_over))
+    }
+
     /// Sweeps, and says what was found: path relative to the store, and why it stayed if it did.
     pub(super) fn sweep_up(&self) -> Result<Vec<(String, Option<Error>)>> {
         let tmp = self.root.join("tmp");
@@ -218,7 +227,7 @@ impl Store {
         for name in io::names(&tmp)? {
             let path = tmp.join(&name);
             let text = name.to_string_lossy();
-            let removed = if KINDS.iter().any(|kind| text.starts_with(kind)) {
+            let removed = if is_live_kind(&name) {
                 match is_left_over(&path)? {
                     Some(_lock) => empty_and_remove(&path),
                     None => continue,
@@ -230,6 +239,11 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+/// Whether what has this name is a directory with an owner.
+fn is_live_kind(name: &OsStr) -> bool {
+    KINDS.iter().any(|kind| name.as_encoded_bytes().starts_with(kind.as_bytes()))
 }
 
 /// The lock of a directory whose owner is gone; none when someone uses it, or when there is nothing left.
